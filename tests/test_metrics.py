@@ -1,0 +1,115 @@
+"""Scores against other implementations, error messages, and the error rates the paired test promises."""
+import warnings
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from scipy.stats import binom
+from sklearn.metrics import f1_score, log_loss
+from transformers import EvalPrediction
+from sentiment_nbdev.metrics import (SentimentMetric, compute_metrics, expected_calibration_error, label_scores,
+                                     paired_difference, score_logits, verdict, wilson_interval)
+from sentiment_nbdev.settings import InputError
+
+
+def made_up(n, classes, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(size=(n, classes))
+    return logits, np.where(rng.random(n) < 0.8, logits.argmax(1), rng.integers(0, classes, n))
+
+
+def ece_by_loops(probabilities, labels, bins=10):
+    total, confidence = 0, probabilities.max(1)
+    for b in range(bins):
+        inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
+        if inside.any(): total += inside.sum() * abs((probabilities.argmax(1) == labels)[inside].mean() - confidence[inside].mean())
+    return total / len(labels)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_scores_agree_with_other_implementations(classes):
+    logits, labels = made_up(500, classes)
+    scores, probabilities = score_logits(logits, labels), softmax(logits, axis=1)
+    assert scores["n"] == 500 and all(type(v) in (int, float) for v in scores.values())
+    assert scores["nll"] == pytest.approx(log_loss(labels, probabilities))
+    assert scores["ece"] == pytest.approx(ece_by_loops(probabilities, labels))
+    average = dict(average="binary") if classes == 2 else dict(average="macro")
+    assert scores["f1"] == pytest.approx(f1_score(labels, logits.argmax(1), **average))
+    assert scores["accuracy_low"] < scores["accuracy"] < scores["accuracy_high"]
+
+
+@pytest.mark.parametrize("predictions,references", [([0, 0], [0, 0]), ([1, 1], [1, 1]), ([0, 0], [0, 1]), ([1, 1], [0, 0])])
+def test_a_collapsed_model_is_scored_without_a_warning(predictions, references):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = label_scores(predictions, references)
+    assert scores["mcc"] == 0 and 0 <= scores["f1"] <= 1
+
+
+def test_large_logits_stay_finite():
+    scores = score_logits([[1e4, 0], [0, 1e4]], [1, 1])
+    assert scores["nll"] == pytest.approx(5000)
+
+
+def test_bins_are_closed_on_the_right_and_cover_certainty():
+    assert expected_calibration_error([[0.0, 1.0], [0.5, 0.5]], [1, 0]) == pytest.approx(0.25)
+    assert expected_calibration_error([[0.0, 1.0]] * 4, [0] * 4) == 1.0
+
+
+@pytest.mark.parametrize("n", [10, 100, 1000])
+def test_wilson_holds_its_level_on_average(n):
+    shares = np.linspace(0.02, 0.98, 49)
+    ends = np.array([wilson_interval(c, n) for c in range(n + 1)])
+    held = [binom.pmf(np.arange(n + 1), n, p)[(ends[:, 0] <= p) & (p <= ends[:, 1])].sum() for p in shares]
+    assert 0.94 < np.mean(held) < 0.965
+
+
+@pytest.mark.parametrize("logits,labels,message", [
+    ([[0, 1]], [0, 1], "1 rows of scores but 2 labels"), ([[0, 1], [0, np.inf]], [0, 1], "row 1 are not finite"),
+    ([[0, 1]], [-1], "label -1 of row 0"), ([[0, 1]], [0.5], "take the argmax"), (np.zeros((0, 2)), [], "labels is empty"),
+    ([[0], [1]], [0, 0], "one column per class"), ([0, 1], [0, 1], "one column per class")])
+def test_wrong_input_is_one_line(logits, labels, message):
+    with pytest.raises(InputError, match=message) as e: score_logits(logits, labels)
+    assert "\n" not in str(e.value)
+
+
+def test_the_metric_in_pieces_and_its_refusals():
+    metric = SentimentMetric()
+    metric.add_batch(predictions=np.array([0, 1]), references=np.array([0, 0]))
+    metric.add(prediction=1, reference=1)
+    assert metric.compute() == label_scores([0, 1, 1], [0, 0, 1])
+    assert metric.compute(predictions=[2, 0], references=[2, 1], n_classes=3)["accuracy"] == 0.5
+    for wrong in ([0.0, 1.0], [[0, 1], [1, 0]], []):
+        with pytest.raises(InputError): SentimentMetric().compute(predictions=wrong, references=[0, 1])
+
+
+def test_the_callback_is_flat_and_takes_tuples():
+    logits, labels = made_up(50, 2)
+    scores = compute_metrics(EvalPrediction(predictions=(logits.astype(np.float32), None), label_ids=labels))
+    assert list(scores) == ["accuracy", "f1", "mcc", "nll", "ece"] and {type(v) for v in scores.values()} == {float}
+
+
+def test_paired_difference_is_antisymmetric_and_repeatable():
+    rng = np.random.default_rng(0)
+    a, b = rng.random(400) < 0.8, rng.random(400) < 0.9
+    one, other = paired_difference(a, b), paired_difference(b, a)
+    assert one == paired_difference(a, b)
+    assert one["difference"] == -other["difference"] and one["mcnemar_p"] == other["mcnemar_p"]
+    assert one["low"] == pytest.approx(-other["high"], abs=0.005)
+    assert verdict(one, "full", "LoRA").startswith("LoRA higher than full by ")
+    assert verdict(other, "full", "LoRA").startswith("LoRA lower than full by ")
+    assert "90 % interval" in verdict(paired_difference(a, b, level=0.9), "full", "LoRA")
+
+
+def test_equal_models_are_rarely_called_different():
+    rng = np.random.default_rng(0)
+    found = [not verdict(paired_difference(rng.random(200) < 0.9, rng.random(200) < 0.9), "A", "B").startswith("no difference") for _ in range(100)]
+    assert sum(found) <= 9
+
+
+@pytest.mark.parametrize("n", [1, 2, 1000])
+def test_degenerate_pairs(n):
+    same, opposite = paired_difference([1] * n, [1] * n), paired_difference([0] * n, [1] * n)
+    assert verdict(same, "A", "B").startswith("no difference") and -1 <= same["low"] < 0 < same["high"] <= 1
+    assert verdict(opposite, "A", "B").startswith("B higher") == (n > 5)
+    assert all(np.isfinite(list(r.values())).all() for r in (same, opposite))
