@@ -44,7 +44,14 @@ def label_scores(
     mcc = matthews_corrcoef(references, predictions) if len(seen) > 1 else 0.0
     return dict(accuracy=float(accuracy_score(references, predictions)), f1=float(f1), mcc=float(mcc))
 
-# %% ../nbs/06_metrics.ipynb #673d6ea1
+# %% ../nbs/06_metrics.ipynb #b3d43107
+def _whole_numbers(name: str, column):
+    "Raise an `InputError` unless `column` is (N,) whole numbers, N > 0"
+    if not np.size(column): raise InputError(f"{name} is empty: give at least one row")
+    kind = np.asarray(column)
+    if kind.ndim != 1 or kind.dtype.kind not in "iu":
+        raise InputError(f"{name} must be a list of class numbers, not {kind.dtype} of shape {kind.shape}: take the argmax of logits or probabilities first")
+
 class SentimentMetric(evaluate.Metric):
     "Accuracy, F1 and MCC as an `evaluate.Metric` that needs no hub"
     def __init__(self, *args, keep_in_memory=True, **kwargs): super().__init__(*args, keep_in_memory=keep_in_memory, **kwargs)
@@ -66,13 +73,21 @@ class SentimentMetric(evaluate.Metric):
         "Add one row"
         self.add_batch(predictions=[prediction], references=[reference], **kwargs)
 
-# %% ../nbs/06_metrics.ipynb #73b9084e
-def _whole_numbers(name: str, column):
-    "Raise an `InputError` unless `column` is (N,) whole numbers, N > 0"
-    if not np.size(column): raise InputError(f"{name} is empty: give at least one row")
-    kind = np.asarray(column)
-    if kind.ndim != 1 or kind.dtype.kind not in "iu":
-        raise InputError(f"{name} must be a list of class numbers, not {kind.dtype} of shape {kind.shape}: take the argmax of logits or probabilities first")
+# %% ../nbs/06_metrics.ipynb #897d58c7
+def _scored_rows(
+    scores, # (N, C) logits or probabilities
+    labels, # (N,) true class numbers
+):          # Both as arrays; an `InputError` when they don't fit
+    "Check that scores are finite numbers and that each row has a label among the C classes"
+    scores, labels = np.asarray(scores, float), np.asarray(labels)
+    if scores.ndim != 2 or scores.shape[1] < 2: raise InputError(f"scores of shape {scores.shape}: give (N, C), one column per class, two or more")
+    _whole_numbers("labels", labels)
+    if len(scores) != len(labels): raise InputError(f"{len(scores)} rows of scores but {len(labels)} labels: give one label per row")
+    if (bad := np.flatnonzero(~np.isfinite(scores).all(axis=1))).size:
+        raise InputError(f"the scores of row {bad[0]} are not finite (NaN or infinity): if the training diverged, lower the learning rate")
+    if (bad := np.flatnonzero((labels < 0) | (labels >= scores.shape[1]))).size:
+        raise InputError(f"label {labels[bad[0]]} of row {bad[0]} is not one of 0 to {scores.shape[1] - 1}: check the label map")
+    return scores, labels
 
 # %% ../nbs/06_metrics.ipynb #439fa5c9
 def expected_calibration_error(
@@ -88,22 +103,6 @@ def expected_calibration_error(
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     which = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
     return float(np.abs(np.bincount(which, weights=correct - confidence)).sum() / len(labels))
-
-# %% ../nbs/06_metrics.ipynb #a6fa3d9b
-def _scored_rows(
-    scores, # (N, C) logits or probabilities
-    labels, # (N,) true class numbers
-):          # Both as arrays; an `InputError` when they don't fit
-    "Check that scores are finite numbers and that each row has a label among the C classes"
-    scores, labels = np.asarray(scores, float), np.asarray(labels)
-    if scores.ndim != 2 or scores.shape[1] < 2: raise InputError(f"scores of shape {scores.shape}: give (N, C), one column per class, two or more")
-    _whole_numbers("labels", labels)
-    if len(scores) != len(labels): raise InputError(f"{len(scores)} rows of scores but {len(labels)} labels: give one label per row")
-    if (bad := np.flatnonzero(~np.isfinite(scores).all(axis=1))).size:
-        raise InputError(f"the scores of row {bad[0]} are not finite (NaN or infinity): the training diverged; lower the learning rate")
-    if (bad := np.flatnonzero((labels < 0) | (labels >= scores.shape[1]))).size:
-        raise InputError(f"label {labels[bad[0]]} of row {bad[0]} is not one of 0 to {scores.shape[1] - 1}: check the label map")
-    return scores, labels
 
 # %% ../nbs/06_metrics.ipynb #ba9dcdf8
 def score_logits(
@@ -127,7 +126,14 @@ def compute_metrics(
     scores = score_logits(logits[0] if isinstance(logits, tuple) else logits, prediction.label_ids)
     return {name: scores[name] for name in ("accuracy", "f1", "mcc", "nll", "ece")}
 
-# %% ../nbs/06_metrics.ipynb #dd463e60
+# %% ../nbs/06_metrics.ipynb #a42ff9c2
+def _right_or_wrong(name: str, column) -> np.ndarray:
+    "(N,) floats 0 or 1, or an `InputError`"
+    column = np.asarray(column, float)
+    if column.ndim != 1 or not column.size or not np.isin(column, (0, 1)).all():
+        raise InputError(f"{name} must be a list of 0 (wrong) and 1 (right), one per row: compare predictions with labels first")
+    return column
+
 def paired_difference(
     correct_a,           # (N,) 0 or 1: model A was right on the row
     correct_b,           # (N,) the same rows, model B
@@ -145,14 +151,6 @@ def paired_difference(
                               rng=np.random.default_rng(seed)).confidence_interval
     p = binomtest(int((d > 0).sum()), int((d != 0).sum())).pvalue if d.any() else 1.0
     return dict(difference=float(d.mean()), low=float(low), high=float(high), mcnemar_p=float(p), n=len(d), level=level)
-
-# %% ../nbs/06_metrics.ipynb #bebc0488
-def _right_or_wrong(name: str, column) -> np.ndarray:
-    "(N,) floats 0 or 1, or an `InputError`"
-    column = np.asarray(column, float)
-    if column.ndim != 1 or not column.size or not np.isin(column, (0, 1)).all():
-        raise InputError(f"{name} must be a list of 0 (wrong) and 1 (right), one per row: compare predictions with labels first")
-    return column
 
 # %% ../nbs/06_metrics.ipynb #06f060dd
 def verdict(

@@ -142,7 +142,7 @@ class RunRecord:
     cost: dict = field(default_factory=dict)        # seconds, tokens per second, peak memory, bytes of the artefact
     environment: dict = field(default_factory=dict) # versions and hardware
 
-# %% ../nbs/07_training.ipynb #41f6dab8
+# %% ../nbs/07_training.ipynb #9386976b
 def describe_rows(
     rows,   # One tokenized split
 ) -> dict:  # n, share_last (share of the last class), tokens, sha256
@@ -153,6 +153,7 @@ def describe_rows(
     return dict(n=len(rows), share_last=float(np.mean(np.array(rows["labels"]) == last)),
                 tokens=int(token_lengths(rows).sum()), sha256=digest.hexdigest())
 
+# %% ../nbs/07_training.ipynb #5ccc8223
 def describe_environment(
     settings: Settings,
 ) -> dict:              # versions, hardware, device, precision, threads
@@ -165,7 +166,7 @@ def describe_environment(
                 precision=choose_precision(settings, device),
                 load=os.getloadavg() if hasattr(os, "getloadavg") else None, date=time.strftime("%Y-%m-%d", time.gmtime()))
 
-# %% ../nbs/07_training.ipynb #a9460a11
+# %% ../nbs/07_training.ipynb #e7dbbf42
 def _plain(value):
     "`value` with floats of six significant digits and None for what is not finite"
     if isinstance(value, dict): return {key: _plain(item) for key, item in value.items()}
@@ -181,6 +182,7 @@ def write_record(
     with write_atomically(path) as temporary: temporary.write_text(json.dumps(_plain(asdict(record)), allow_nan=False) + "\n")
     return Path(path)
 
+# %% ../nbs/07_training.ipynb #621ec809
 def read_record(
     path: str | Path, # A JSON file written by `write_record`
 ) -> RunRecord:
@@ -188,13 +190,14 @@ def read_record(
     try: return RunRecord(**json.loads(Path(path).read_text()))
     except (OSError, ValueError, TypeError) as e: raise InputError(f"{path} is not a record of a run: {e}") from None
 
-# %% ../nbs/07_training.ipynb #f64afdfd
+# %% ../nbs/07_training.ipynb #f33fdd1f
 def by_length(
     rows, # One tokenized split
 ):        # The same rows, longest first
     "Rows sorted by length: little padding where the order does not matter, and too little memory shows at once"
     return rows.select(np.argsort(-token_lengths(rows), kind="stable"))
 
+# %% ../nbs/07_training.ipynb #37129dd4
 def make_trainer(
     model,              # What asks for gradients is trained
     reviews,            # Tokenized train and validation splits
@@ -209,7 +212,7 @@ def make_trainer(
         train_dataset=reviews["train"], eval_dataset=by_length(reviews["validation"]),
         data_collator=make_collator(tokenizer), processing_class=tokenizer, compute_metrics=compute_metrics)
 
-# %% ../nbs/07_training.ipynb #1609db2a
+# %% ../nbs/07_training.ipynb #593fde99
 def _history(log: list) -> tuple[dict, list]:
     "Trainer's log as columns per step and as one row per epoch"
     steps = [entry for entry in log if "loss" in entry]
@@ -218,6 +221,7 @@ def _history(log: list) -> tuple[dict, list]:
     epochs = [dict(epoch=round(e["epoch"]), step=e["step"], **{k: e[f"eval_{k}"] for k in keep}) for e in log if "eval_accuracy" in e]
     return columns, epochs
 
+# %% ../nbs/07_training.ipynb #5b741bd4
 def _cost(trainer, reviews, peak: int) -> dict:
     "What the training took; tokens are real ones, padding not counted"
     seconds = next(c.epochs for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
@@ -324,7 +328,7 @@ def fit_logistic(
     fits = [LogisticRegression(C=c, max_iter=2000).fit(features["train"], labels["train"]) for c in PENALTIES]
     return max(fits, key=lambda fit: fit.score(features["validation"], labels["validation"]))
 
-# %% ../nbs/07_training.ipynb #b3e27c51
+# %% ../nbs/07_training.ipynb #1978872e
 def summaries(
     model,              # A sequence classifier
     rows,               # One tokenized split
@@ -337,6 +341,7 @@ def summaries(
     try: return predict_logits(model, rows, tokenizer, settings)
     finally: model.set_submodule(name, head)
 
+# %% ../nbs/07_training.ipynb #10ebbdba
 def set_head(
     model,
     fit, # A fitted LogisticRegression

@@ -113,3 +113,10 @@ def test_degenerate_pairs(n):
     assert verdict(same, "A", "B").startswith("no difference") and -1 <= same["low"] < 0 < same["high"] <= 1
     assert verdict(opposite, "A", "B").startswith("B higher") == (n > 5)
     assert all(np.isfinite(list(r.values())).all() for r in (same, opposite))
+
+
+def test_it_joins_with_other_metrics():
+    import evaluate
+    joined = evaluate.combine([SentimentMetric()])
+    for part in ([0, 1], [1, 1]): joined.add_batch(predictions=part, references=[0, 1])
+    assert joined.compute() == label_scores([0, 1, 1, 1], [0, 1, 0, 1])

@@ -1,0 +1,31 @@
+# Two commands are enough: `make demo` and `make test`. Both make their own virtual environment first.
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test test-all notebooks readme clean-runs
+.DELETE_ON_ERROR:
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 demo"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: $(READY) ## compare four methods on the bundled corpus
+	$(BIN)/sentiment compare
+
+test: $(READY) ## export drift, lessons, unit and process tests
+	$(BIN)/python tools/test_notebooks.py
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY) ## the same with the slow cells and tests
+	$(BIN)/python tools/test_notebooks.py --flags "slow"
+	$(BIN)/python -m pytest
+
+notebooks: $(READY) ## run every lesson and store its outputs
+	$(BIN)/python tools/run_notebooks.py
+
+readme: $(READY) ## write README.md from nbs/index.ipynb
+	$(BIN)/python tools/make_readme.py

@@ -1,0 +1,84 @@
+"""The house rules: what is generated is generated, imports go down only, functions stay short, nothing speaks of a machine."""
+import ast, json, os, re, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+from sentiment_nbdev.settings import PROFILES, load_settings, profile_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ROOT/"sentiment_nbdev"
+FLOORS = ["settings", "corpus", "data", "tokenization", "collation", "models", "metrics", "training", "lora", "prediction",
+          "comparison", "speed", "cli"]
+MODULES = [name for name in FLOORS if (LIBRARY/f"{name}.py").exists()]
+NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
+
+
+def cells(notebook, kind="code"):
+    return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+def test_every_module_has_a_floor():
+    assert {path.stem for path in LIBRARY.glob("*.py")} - {"__init__", "_modidx"} == set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_go_down(module):
+    tree = ast.parse((LIBRARY/f"{module}.py").read_text())
+    used = {(node.module or "").removeprefix("sentiment_nbdev.").split(".")[0] for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("sentiment_nbdev"))}
+    above = [name for name in used if FLOORS.index(name) >= FLOORS.index(module)]
+    assert not above, f"{module} imports from {above}"
+    assert not any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_functions_are_short_and_documented(module):
+    tree = ast.parse((LIBRARY/f"{module}.py").read_text())
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef): continue
+        body = node.end_lineno - node.body[0].lineno + 1
+        assert body <= 20, f"{module}.{node.name} has {body} lines"
+    public = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")]
+    assert not [node.name for node in public if not ast.get_docstring(node)]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_are_short(notebook):
+    lengths = sorted(len([line for line in source.split("\n") if line.strip()]) for source in cells(notebook))
+    assert not lengths or lengths[len(lengths) // 2] <= 6
+    assert not lengths or lengths[-1] <= 30
+
+
+@pytest.mark.parametrize("notebook", [n for n in NOTEBOOKS if re.match(r"\d", n.name)], ids=lambda path: path.stem)
+def test_lessons_have_their_parts(notebook):
+    prose = "\n".join(cells(notebook, "markdown"))
+    for part in ("**You will learn**", "**Time:**", "## Summary", "## Exercises"): assert part in prose, part
+    assert sum("assert" in source or "test_" in source or "expect_fail" in source for source in cells(notebook)) >= 5
+
+
+def test_export_and_clean_leave_no_difference(tmp_path):
+    for name in ("nbs", "sentiment_nbdev", "pyproject.toml", "README.md"):
+        (shutil.copytree if (ROOT/name).is_dir() else shutil.copy)(ROOT/name, tmp_path/name)
+    environment = {key: value for key, value in os.environ.items() if key != "IN_TEST"}
+    for command in ("nbdev-export", "nbdev-clean"):
+        subprocess.run([Path(sys.executable).with_name(command)], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    for path in [*LIBRARY.glob("*.py"), *NOTEBOOKS]:
+        assert (tmp_path/path.relative_to(ROOT)).read_text() == path.read_text(), f"{path.name}: run nbdev-export and nbdev-clean"
+
+
+def test_readme_is_generated():
+    run = subprocess.run([sys.executable, ROOT/"tools/make_readme.py", "--check"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_settings_file_says_what_the_profiles_say(profile):
+    assert load_settings(profile, ROOT/"settings.ini") == profile_settings(profile)
+
+
+def test_nothing_speaks_of_a_machine():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode: pytest.skip("not a git checkout")
+    here = re.compile("|".join(map(re.escape, (str(ROOT.parent) + "/", str(Path.home()) + "/"))))
+    files = [ROOT/name for name in listed.stdout.split("\n") if name and (ROOT/name).is_file() and not name.endswith((".png", ".parquet"))]
+    assert not [path.name for path in files if here.search(path.read_text(errors="replace"))]

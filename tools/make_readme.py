@@ -1,0 +1,22 @@
+"""Write README.md from the markdown cells and shown code of nbs/index.ipynb. `--check` only tells whether they differ."""
+import json, re, sys
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+
+
+def cell_text(cell: dict) -> str:
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown": return source
+    if source.startswith("#| "): return ""
+    return f"```python\n{source}\n```"
+
+
+def readme() -> str:
+    cells = json.loads((root/"nbs/index.ipynb").read_text())["cells"]
+    text = "\n\n".join(filter(None, map(cell_text, cells))) + "\n"
+    return re.sub(r"\]\((?!https?:)([\w-]+\.ipynb)\)", r"](nbs/\1)", text).replace("](../", "](")
+
+
+if "--check" in sys.argv: sys.exit((root/"README.md").read_text() != readme() and "README.md is not what nbs/index.ipynb says: run `make readme`")
+(root/"README.md").write_text(readme())
