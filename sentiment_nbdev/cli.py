@@ -9,14 +9,14 @@ __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NTest', 'Epochs', 'Seeds', '
            'Base', 'flag', 'chosen_settings', 'seed_list', 'say', 'compare', 'train', 'evaluate', 'predict', 'merge',
            'init', 'main']
 
-# %% ../nbs/12_cli.ipynb #8b566716
+# %% ../nbs/12_cli.ipynb #13b7646d
 import sys, warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .settings import (FIELDS, METHODS, InputError, Settings, check_replaceable, load_settings, parse_value,
-                                      profile_settings, write_settings)
+                                      profile_settings, quiet_libraries, write_settings)
 
 # %% ../nbs/12_cli.ipynb #3645d106
 def flag(
@@ -37,7 +37,7 @@ File = Annotated[Optional[Path], typer.Option("--settings", help="settings file"
 Set = Annotated[Optional[list[str]], typer.Option("--set", help="any other setting, as name=value; may be repeated", metavar="NAME=VALUE")]
 Out = Annotated[Optional[Path], typer.Option(help="folder to write to", show_default="runs/...", metavar="FOLDER")]
 
-# %% ../nbs/12_cli.ipynb #690bef87
+# %% ../nbs/12_cli.ipynb #9f0d3767
 def chosen_settings(
     profile: str | None,
     file: Path | None,     # The settings file
@@ -57,7 +57,10 @@ def seed_list(
     text: str | None, # "42" or "0,1,2"
 ) -> list[str | None]:
     "The seeds a person named; [None] leaves it to the settings"
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) if text else [None]
+    if text is None: return [None]
+    seeds = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not seeds: raise InputError(f"seed is {text!r}: name one or more whole numbers, such as 0,1,2")
+    return seeds
 
 # %% ../nbs/12_cli.ipynb #d03f11f0
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,
@@ -67,7 +70,7 @@ def say(line: str = ""):
     "Progress goes to stderr, so that stdout holds results only"
     print(line, file=sys.stderr, flush=True)
 
-# %% ../nbs/12_cli.ipynb #c1c078a4
+# %% ../nbs/12_cli.ipynb #548b4f06
 @app.command(epilog="Example: sentiment compare --methods lora,full --n-train 200 --seeds 0,1,2")
 def compare(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
@@ -78,14 +81,15 @@ def compare(
     first, *others = seed_list(seeds)
     chosen = chosen_settings(profile, settings, set_, model=model, data=data, n_train=n_train, n_test=n_test,
                              max_length=max_length, epochs=epochs, seed=first)
-    from sentiment_nbdev.comparison import check_methods, compare as run
-    names = check_methods([part.strip() for part in methods.split(",") if part.strip()])
+    all_seeds, names = (chosen.seed, *(parse_value("seed", seed) for seed in others)), [part.strip() for part in methods.split(",") if part.strip()]
+    quiet_libraries()
+    from sentiment_nbdev.comparison import compare as run
     out = out or Path("runs")/f"compare-{chosen.profile}"
-    report = run(chosen, out, names, (chosen.seed, *(parse_value("seed", seed) for seed in others)), say)
+    report = run(chosen, out, names, all_seeds, say)
     print(report)
     say(f"Wrote table.csv, comparison.png, results.json, report.md, records and models to {out}")
 
-# %% ../nbs/12_cli.ipynb #4fcb0b52
+# %% ../nbs/12_cli.ipynb #0109ee42
 @app.command(epilog="Example: sentiment train lora --n-train 200 --out runs/my-lora")
 def train(
     method: Annotated[str, typer.Argument(help="probe, lora or full")],
@@ -96,6 +100,7 @@ def train(
     chosen = chosen_settings(profile, settings, set_, model=model, data=data, n_train=n_train, n_test=n_test,
                              max_length=max_length, epochs=epochs, seed=seed)
     out = check_replaceable(out or Path("runs")/method)
+    quiet_libraries()
     from sentiment_nbdev.comparison import prepare_rows, run_method
     from sentiment_nbdev.training import write_record
     record = run_method(method, prepare_rows(chosen), chosen, out)
@@ -103,7 +108,7 @@ def train(
     print(f"{method}: test accuracy {record.test['accuracy']:.1%} (95 % interval {record.test['accuracy_low']:.1%} to {record.test['accuracy_high']:.1%}, n = {record.test['n']})")
     say(f"Saved to {out}")
 
-# %% ../nbs/12_cli.ipynb #7e11f35f
+# %% ../nbs/12_cli.ipynb #ef79337d
 Saved = Annotated[Path, typer.Argument(metavar="MODEL", help="folder of a saved model or adapter")]
 Base = Annotated[Optional[str], typer.Option("--model", help="where to take an adapter's encoder from", show_default="the adapter's own", metavar="FOLDER")]
 
@@ -112,12 +117,13 @@ def evaluate(
     folder: Saved, profile: Profile = None, settings: File = None, model: Base = None, data: Data = None,
     n_test: NTest = None, set_: Set = None):
     "Score a saved model on the test rows."
+    quiet_libraries()
     from sentiment_nbdev.prediction import Classifier, score_classifier
     classifier = Classifier.load(folder, base=model)
     chosen = chosen_settings(profile, settings, set_, classifier.settings, data=data, n_test=n_test)
     for name, value in score_classifier(classifier, chosen).items(): print(f"{name:14} {value:.4g}")
 
-# %% ../nbs/12_cli.ipynb #436410e2
+# %% ../nbs/12_cli.ipynb #a6afa747
 def _texts(texts: list[str], source: str | None) -> list[str]:
     "The texts of the arguments, or the lines of standard input"
     if source != "-" and texts != ["-"]: return texts
@@ -132,6 +138,7 @@ def predict(
     text_column: Annotated[str, typer.Option(help=FIELDS["text_column"].metadata["help"], metavar="")] = "text", model: Base = None):
     "Label texts: given as arguments, in a file, or line by line on standard input."
     if texts and source: raise InputError("both texts and --input given: give one of them")
+    quiet_libraries()
     from sentiment_nbdev.prediction import Classifier, label_texts, predict_file, write_rows
     classifier = Classifier.load(folder, base=model)
     in_file = source and source != "-"
@@ -140,11 +147,12 @@ def predict(
     else:
         for row in rows: print(row["predicted"], f"{row['probability']:.3f}", " ".join(row[text_column if in_file else "text"].split()), sep="\t")
 
-# %% ../nbs/12_cli.ipynb #9ce0ee96
+# %% ../nbs/12_cli.ipynb #373977f6
 @app.command(epilog="Example: sentiment merge runs/lora --out runs/merged")
 def merge(
     adapter: Annotated[Path, typer.Argument(help="folder of a saved adapter")], model: Base = None, out: Out = Path("runs/merged")):
     "Merge an adapter into its encoder and save the whole model."
+    quiet_libraries()
     from sentiment_nbdev.lora import load_adapter, merge_adapter
     from sentiment_nbdev.models import read_card, save_classifier
     from sentiment_nbdev.tokenization import load_tokenizer
@@ -160,8 +168,9 @@ def init(
     write_settings(profile_settings(profile or "embedded"), out)
     say(f"Wrote {out}")
 
-# %% ../nbs/12_cli.ipynb #e47c1b8d
-def _warn(message, category, *_, **__): say(f"warning: {message}")
+# %% ../nbs/12_cli.ipynb #ebb14529
+def _warn(message, category, *_, **__):
+    if issubclass(category, UserWarning): say("warning: " + " ".join(str(message).split()))
 
 def main(
     arguments: list[str] | None = None, # None takes the command line's

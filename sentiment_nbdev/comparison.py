@@ -6,8 +6,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/comparison.html.md"""
 
 # %% auto #0
 __all__ = ['Rows', 'prepare_rows', 'run_bow', 'train_method', 'lr_tries', 'tune_method', 'save_run', 'run_method',
-           'check_methods', 'run_seeds', 'summarise', 'markdown_table', 'paired_verdicts', 'plot_accuracy',
-           'plot_comparison', 'make_report', 'write_results', 'compare']
+           'check_methods', 'run_seeds', 'summarise', 'markdown_table', 'results_table', 'paired_verdicts',
+           'plot_accuracy', 'plot_comparison', 'make_report', 'write_results', 'compare']
 
 # %% ../nbs/10_comparison.ipynb #f3fe82c9
 import json, time
@@ -185,6 +185,14 @@ def markdown_table(
     cells = [[cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths))] for line in lines]
     rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
     return "\n".join("| " + " | ".join(line) + " |" for line in [cells[0], rule, *cells[1:]])
+
+# %% ../nbs/10_comparison.ipynb #33df6f9c
+def results_table(
+    folder: str | Path, # Written by `write_results`
+) -> str:               # Markdown
+    "The table of a finished comparison"
+    try: return markdown_table([_cells(row) for row in json.loads((Path(folder)/"results.json").read_text())["methods"]])
+    except (OSError, ValueError, KeyError) as e: raise InputError(f"{folder} holds no results of a comparison ({e}): run `sentiment compare`") from None
 
 # %% ../nbs/10_comparison.ipynb #dffd62ba
 def paired_verdicts(

@@ -1,4 +1,4 @@
-"""Reviews of films that do not exist, made from sentences we wrote by hand.
+"""Reviews of films that do not exist, joined from sentences written for this course.
 
 Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/corpus.html.md"""
 
@@ -12,14 +12,14 @@ import random, re, tomllib
 from importlib.resources import files
 from .settings import InputError
 
-# %% ../nbs/01b_corpus.ipynb #d4d89f5f
+# %% ../nbs/01b_corpus.ipynb #d4af345a
 SPLITS = dict(train=1000, validation=200, test=1000)
 LABELS = ("NEG", "POS")
 
 def read_bank(
     split: str, # train, validation or test
 ) -> dict:      # {"plot": [...], "stories": [...], "slots": {...}, "NEG": {...}, "POS": {...}}
-    "The hand-written sentences of one split; `InputError` when there is no such split"
+    "The sentences of one split; `InputError` when there is no such split"
     if split not in SPLITS: raise InputError(f"unknown split {split!r}: choose from {', '.join(SPLITS)}")
     return tomllib.loads((files("sentiment_nbdev")/"corpus_banks"/f"{split}.toml").read_text(encoding="utf-8"))
 

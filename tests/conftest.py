@@ -1,0 +1,50 @@
+"""Shared by the tests: quiet libraries, a tiny saved model and adapter, the command as a function and as a process."""
+import subprocess, sys
+from pathlib import Path
+
+import pytest
+from sentiment_nbdev.settings import Settings, quiet_libraries
+
+quiet_libraries(terminal=False)
+
+
+@pytest.fixture(scope="session")
+def settings(): return Settings(n_train=24, n_validation=16, n_test=16, max_length=32, epochs=1, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def saved(settings, tmp_path_factory):
+    "A folder with an adapter (random LoRA weights), a whole model and the logits of both on two texts"
+    import torch
+    from sentiment_nbdev.lora import add_lora, save_adapter
+    from sentiment_nbdev.models import load_encoder, save_classifier, weights_sha256
+    from sentiment_nbdev.tokenization import load_tokenizer
+    folder, encoder = tmp_path_factory.mktemp("saved"), load_encoder(settings)
+    sha256 = weights_sha256(encoder)
+    save_classifier(encoder, load_tokenizer(settings), folder/"whole", settings, sha256)
+    model = add_lora(encoder, settings)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name: torch.nn.init.normal_(parameter, std=0.05)
+    save_adapter(model, folder/"adapter", settings, sha256)
+    return folder
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path):
+    "Run `sentiment ...` in this process, in an empty folder; gives (exit code, stdout, stderr)"
+    from sentiment_nbdev.cli import main
+    monkeypatch.chdir(tmp_path)
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+    return run
+
+
+@pytest.fixture
+def process(tmp_path):
+    "Run `sentiment ...` as a process of its own, in an empty folder"
+    def run(*arguments, cwd=tmp_path, **keywords):
+        return subprocess.run([Path(sys.executable).with_name("sentiment"), *map(str, arguments)], cwd=cwd, text=True,
+                              capture_output=True, **keywords)
+    return run

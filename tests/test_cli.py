@@ -1,0 +1,191 @@
+"""The command line as a person meets it: wrong inputs, start-up time, a round trip through real processes."""
+import json, os, shutil, subprocess, sys, time
+from pathlib import Path
+
+import pytest
+from sentiment_nbdev.prediction import Classifier
+
+SMALL = ["--n-train", 16, "--n-test", 12, "--max-length", 16, "--epochs", 1, "--set", "n_validation=12"]
+CSV = dict(
+    no_text=("review,label\na joy,POS\n", "no column 'text'"),
+    maybe=("text,label\n" + "a joy,POS\n" * 3 + "so so,maybe\n", "label 'maybe'"),
+    empty_text=("text,label\na joy,POS\n,NEG\nfine,POS\nbad,NEG\n", "the text is empty"))
+
+
+def assert_refused(result, *parts):
+    "One line on stderr that says these words, exit code 2, nothing on stdout"
+    code, out, err = result
+    assert (code, out, len(err.strip().splitlines())) == (2, "", 1), (code, out, err)
+    assert err.startswith("error: ") and "Traceback" not in err
+    for part in parts: assert part in err, err
+
+
+@pytest.mark.parametrize("arguments, parts", [
+    (["compare", "--profile", "imbd"], ["unknown profile 'imbd'", "embedded, imdb, original"]),
+    (["compare", "--set", "speed=9"], ["unknown setting 'speed'", "lr_lora"]),
+    (["compare", "--set", "speed"], ["name=value"]),
+    (["compare", "--methods", "bow,svm"], ["unknown method 'svm'", "probe"]),
+    (["compare", "--n-train", "many"], ["n_train is 'many'", "whole number"]),
+    (["compare", "--n-train", "-3"], ["n_train is -3"]),
+    (["compare", "--n-train", "9000"], ["9000", "--n-train"]),
+    (["compare", "--seeds", "1,two"], ["seed is 'two'"]),
+    (["compare", "--seeds", ","], ["seed"]),
+    (["compare", "--max-length", "100000"], ["100000", "512"]),
+    (["compare", "--settings", "nowhere.ini"], ["no settings file nowhere.ini"]),
+    (["compare", "--data", "nowhere.csv"], ["nowhere.csv"]),
+    (["compare", "--model", "./nowhere"], ["./nowhere"]),
+    (["compare", "--set", "lora_targets=q_proj", "--methods", "lora", *SMALL], ["lora_targets is q_proj", "query"]),
+    (["train", "svm"], ["unknown method 'svm'"]),
+    (["train", "bow"], ["bow"]),
+    (["train"], ["METHOD"]),
+    (["polish"], ["polish"]),
+    (["compare", "--colour", "red"], ["--colour"]),
+    (["predict", "nowhere", "a joy"], ["nowhere"]),
+    (["evaluate", "nowhere"], ["nowhere"]),
+    (["merge", "nowhere"], ["nowhere"]),
+], ids=lambda value: " ".join(map(str, value))[:40])
+def test_wrong_input_is_one_line(command, tmp_path, arguments, parts):
+    assert_refused(command(*arguments), *parts)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]     # nothing half-written
+
+
+@pytest.mark.parametrize("kind", CSV)
+def test_wrong_csv_is_one_line(command, tmp_path, kind):
+    text, message = CSV[kind]
+    (tmp_path/"mine.csv").write_text(text)
+    assert_refused(command("train", "probe", "--data", "mine.csv", "--n-train", 2, "--n-test", 1, "--set", "n_validation=1"), "mine.csv", message)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+def test_wrong_settings_file_is_one_line(command, tmp_path):
+    (tmp_path/"settings.ini").write_text("[sentiment]\nlearning_rate = 1\n")
+    assert_refused(command("compare"), "unknown setting 'learning_rate'")
+    (tmp_path/"settings.ini").write_text("[sentiment.imbd]\nepochs = 1\n")
+    assert_refused(command("compare"), "unknown section [sentiment.imbd]")
+
+
+def test_settings_file_of_others_is_left_alone(command, tmp_path):
+    (tmp_path/"settings.ini").write_text("[DEFAULT]\nlib_name = other\nnbs_path = nbs\n")
+    assert_refused(command("train", "svm"), "unknown method")     # the file did not disturb
+
+
+def test_empty_text_and_missing_text(command, saved):
+    assert_refused(command("predict", saved/"whole", "fine", " "), "text 1 is empty")
+    assert_refused(command("predict", saved/"whole"), "no text given")
+    assert_refused(command("predict", saved/"whole", "a", "--input", "b.csv"), "give one of them")
+
+
+def test_model_folder_without_weights(command, saved, tmp_path):
+    shutil.copytree(saved/"whole", tmp_path/"bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    assert_refused(command("predict", tmp_path/"bare", "a joy"), "bare", "weights")
+    assert_refused(command("train", "probe", "--model", tmp_path/"bare"), "bare", "weights")
+
+
+def test_adapter_on_another_base(command, saved, tmp_path, settings):
+    import torch
+    from sentiment_nbdev.models import load_encoder
+    from sentiment_nbdev.tokenization import load_tokenizer
+    other = load_encoder(settings)
+    with torch.no_grad(): other.bert.pooler.dense.bias += 1
+    other.save_pretrained(tmp_path/"other")
+    load_tokenizer(settings).save_pretrained(tmp_path/"other")
+    assert_refused(command("predict", saved/"adapter", "a joy", "--model", tmp_path/"other"), "its weights differ")
+    assert_refused(command("merge", saved/"adapter", "--model", tmp_path/"other", "--out", tmp_path/"merged"), "its weights differ")
+    assert not (tmp_path/"merged").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{"])
+def test_damaged_card(command, saved, tmp_path, content):
+    shutil.copytree(saved/"adapter", tmp_path/"adapter")
+    (tmp_path/"adapter/sentiment.json").write_text(content)
+    assert_refused(command("predict", tmp_path/"adapter", "a joy"), "sentiment.json", "damaged")
+
+
+def test_adapter_without_card(command, saved, tmp_path):
+    shutil.copytree(saved/"adapter", tmp_path/"adapter", ignore=shutil.ignore_patterns("sentiment.json"))
+    assert_refused(command("predict", tmp_path/"adapter", "a joy"), "sentiment.json")
+
+
+def test_folder_with_other_files_is_not_replaced(command, tmp_path):
+    (tmp_path/"mine").mkdir()
+    (tmp_path/"mine/thesis.txt").write_text("years of work")
+    assert_refused(command("train", "probe", *SMALL, "--out", "mine"), "mine", "other files")
+    assert (tmp_path/"mine/thesis.txt").read_text() == "years of work"
+
+
+def test_files_in_and_out(command, saved, tmp_path):
+    (tmp_path/"in.jsonl").write_text("".join(json.dumps(dict(id=i, text=f"film number {i}")) + "\n" for i in range(40)))
+    for name in ("out.csv", "out.jsonl", "out.parquet", "out.txt"):
+        assert command("predict", saved/"whole", "--input", "in.jsonl", "--output", name)[0] == 0
+    rows = [json.loads(line) for line in (tmp_path/"out.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == list(range(40))                    # all rows, in order
+    assert [row["predicted"] for row in rows] == (tmp_path/"out.txt").read_text().split()
+    assert_refused(command("predict", saved/"whole", "--input", "in.jsonl", "--output", "out.docx"), "out.docx")
+
+
+def test_standard_input(process, saved):
+    run = process("predict", saved/"adapter", "-", input="one film\nanother film\n")
+    assert run.returncode == 0, run.stderr
+    assert [line.split("\t")[2] for line in run.stdout.splitlines()] == ["one film", "another film"]
+    assert run.stderr == ""                                                  # no bars, no chatter in a log
+
+
+def test_compare_writes_its_files(process, tmp_path):
+    run = process("compare", *SMALL, "--methods", "lora,bow", "--seeds", "0,1", "--out", "out")
+    assert run.returncode == 0, run.stderr
+    assert {"table.csv", "comparison.png", "results.json", "report.md", "records", "models"} == {path.name for path in (tmp_path/"out").iterdir()}
+    assert sorted(path.stem for path in (tmp_path/"out/records").iterdir()) == ["bow-seed0", "lora-seed0", "lora-seed1"]
+    assert [row["method"] for row in json.loads((tmp_path/"out/results.json").read_text())["methods"]] == ["bow", "lora"]
+    assert "| bow" in run.stdout and "Traceback" not in run.stderr
+    assert str(tmp_path) not in (tmp_path/"out/records/lora-seed0.json").read_text()
+
+
+def test_adapter_saved_loaded_elsewhere_and_merged(process, command, saved, tmp_path):
+    "train in one process, predict in another, merge in a third: the same labels and probabilities"
+    assert process("train", "lora", *SMALL, "--out", "adapter").returncode == 0
+    before = process("predict", "adapter", "a lovely, lovely film", "two dull hours")
+    assert process("merge", "adapter", "--out", "merged").returncode == 0
+    after = process("predict", "merged", "a lovely, lovely film", "two dull hours")
+    assert before.returncode == 0 and before.stdout.count("\n") == 2
+    assert before.stdout == after.stdout
+    assert (tmp_path/"adapter/adapter_model.safetensors").stat().st_size < 1e6
+
+
+def test_merged_logits_are_equal(saved, tmp_path):
+    import torch
+    from sentiment_nbdev.lora import load_adapter, merge_adapter
+    from sentiment_nbdev.tokenization import load_tokenizer
+    model, settings = load_adapter(saved/"adapter")
+    batch = load_tokenizer(settings)(["a lovely, lovely film", "two dull hours"], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        before = model(**batch).logits
+        assert (merge_adapter(model)(**batch).logits - before).abs().max() <= 1e-5
+
+
+def test_hub_name_without_network_answers_soon(process, tmp_path):
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path/"empty")}
+    for arguments, remedy in ((["--model", "someone/some-model"], "--model"), (["--data", "someone/some-data"], "--data")):
+        start = time.perf_counter()
+        run = process("compare", *arguments, env=environment)
+        assert_refused((run.returncode, run.stdout, run.stderr), arguments[1], remedy)
+        assert time.perf_counter() - start < 30
+
+
+@pytest.mark.parametrize("command_line", [[sys.executable, "-c", "import sentiment_nbdev"],
+                                          [Path(sys.executable).with_name("sentiment"), "--help"]], ids=["import", "help"])
+def test_start_does_not_load_heavy_libraries(command_line, tmp_path):
+    "What makes start-up slow is imports, so the test looks at the imports, not at the clock"
+    run = subprocess.run(command_line, env={**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}, capture_output=True, text=True, cwd=tmp_path)
+    loaded = {line.split("|")[-1].strip().split(".")[0] for line in run.stderr.splitlines() if line.startswith("import time:")}
+    assert run.returncode == 0 and loaded
+    assert not loaded & {"torch", "transformers", "datasets", "peft", "sklearn", "matplotlib"}
+
+
+def test_help_shows_defaults_and_an_example(command):
+    for name in ("compare", "train", "evaluate", "predict", "merge", "init"):
+        code, out, err = command(name, "--help")
+        assert code == 0 and "Example: sentiment " + name in out and "default" in out
+
+
+def test_classifier_finds_out_what_a_folder_holds(saved):
+    for kind in ("whole", "adapter"): assert Classifier.load(saved/kind).predict(["a joy"])[0].label in ("NEG", "POS")
