@@ -7,15 +7,16 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/comparison.html.md"""
 # %% auto #0
 __all__ = ['Rows', 'prepare_rows', 'run_bow', 'train_method', 'lr_tries', 'tune_method', 'save_run', 'run_method',
            'check_methods', 'run_seeds', 'summarise', 'markdown_table', 'results_table', 'paired_verdicts',
-           'plot_accuracy', 'plot_comparison', 'make_report', 'write_results', 'compare']
+           'plot_accuracy', 'plot_comparison', 'make_report', 'write_results', 'read_records', 'compare']
 
-# %% ../nbs/10_comparison.ipynb #f3fe82c9
+# %% ../nbs/10_comparison.ipynb #545f2bfe
 import json, time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Callable, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from datasets import DatasetDict
 from sklearn.feature_extraction.text import TfidfVectorizer
 from .settings import METHODS, InputError, Settings, choose_device, write_atomically
@@ -268,18 +269,19 @@ def make_report(
              "\n".join(f"- {note}" for note in _notes(records[-1]))]
     return "\n\n".join(parts) + "\n"
 
-# %% ../nbs/10_comparison.ipynb #47d4c54b
+# %% ../nbs/10_comparison.ipynb #50a9d7ad
 def write_results(
     records: list,     # Records of all methods and seeds
     out: str | Path,   # The folder to write to
 ) -> str:              # The report
-    "Write table.csv, comparison.png, results.json, report.md and the records"
-    out, by_method = Path(out), {method: [r for r in records if r.method == method] for method in METHODS}
+    "Write the records and, from them, table.csv, comparison.png, results.json and report.md"
+    out = Path(out)
+    records = [read_record(write_record(r, out/"records"/f"{r.method}-seed{r.settings['seed']}.json")) for r in records]
+    by_method = {method: [r for r in records if r.method == method] for method in METHODS}
     summaries = [summarise(runs) for runs in by_method.values() if runs]
     verdicts = paired_verdicts(records)
     report, lines = make_report(records, summaries, verdicts), [_cells(row) for row in summaries]
-    for r in records: write_record(r, out/"records"/f"{r.method}-seed{r.settings['seed']}.json")
-    with write_atomically(out/"table.csv") as path: path.write_text("\n".join(";".join(line.values()) for line in [dict(zip(lines[0], lines[0])), *lines]) + "\n")
+    with write_atomically(out/"table.csv") as path: pd.DataFrame(lines).to_csv(path, index=False)
     with write_atomically(out/"comparison.png") as path: _save(plot_comparison(records, summaries), path)
     with write_atomically(out/"results.json") as path: path.write_text(json.dumps(dict(methods=summaries, verdicts=verdicts), indent=1) + "\n")
     with write_atomically(out/"report.md") as path: path.write_text(report)
@@ -288,6 +290,15 @@ def write_results(
 def _save(figure, path):
     figure.savefig(path, dpi=120, metadata=dict(Software=None))
     plt.close(figure)
+
+# %% ../nbs/10_comparison.ipynb #23e28c0c
+def read_records(
+    folder: str | Path, # Written by `write_results`
+) -> list[RunRecord]:   # Light methods first, then by seed
+    "The records of a finished comparison"
+    records = [read_record(path) for path in (Path(folder)/"records").glob("*.json")]
+    if not records: raise InputError(f"{folder} holds no records: run `sentiment compare`")
+    return sorted(records, key=lambda r: (METHODS.index(r.method), r.settings["seed"]))
 
 # %% ../nbs/10_comparison.ipynb #a23276d8
 def compare(

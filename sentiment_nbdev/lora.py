@@ -111,12 +111,13 @@ def card_settings(
     try: return Settings(**told)
     except TypeError as e: raise InputError(f"{folder}/sentiment.json is from another version of this package: {e}") from None
 
-# %% ../nbs/08_lora.ipynb #b2a54bb9
+# %% ../nbs/08_lora.ipynb #95a6bf1f
 def load_base(
     folder: str | Path,       # The adapter's folder
     base: str | None = None,  # Another place to take the encoder from; None takes the card's
 ) -> tuple:                   # (encoder with a fresh head, settings)
     "The encoder an adapter was trained on, checked by its fingerprint"
+    if not read_card(folder): raise InputError(f"{folder} has no sentiment.json, so its encoder is unknown: use an adapter saved by this package")
     settings = card_settings(folder)
     if base: settings = replace(settings, model=str(base), revision="" if Path(base).is_dir() else settings.revision)
     if not settings.model: raise InputError(f"{folder} was trained on a local encoder: name its folder with --model")

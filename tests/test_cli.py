@@ -7,7 +7,7 @@ from sentiment_nbdev.prediction import Classifier
 
 SMALL = ["--n-train", 16, "--n-test", 12, "--max-length", 16, "--epochs", 1, "--set", "n_validation=12"]
 CSV = dict(
-    no_text=("review,label\na joy,POS\n", "no column 'text'"),
+    no_text=("review,label\n" + "a joy,POS\n" * 4, "no column 'text'"),
     maybe=("text,label\n" + "a joy,POS\n" * 3 + "so so,maybe\n", "label 'maybe'"),
     empty_text=("text,label\na joy,POS\n,NEG\nfine,POS\nbad,NEG\n", "the text is empty"))
 
@@ -37,7 +37,7 @@ def assert_refused(result, *parts):
     (["compare", "--set", "lora_targets=q_proj", "--methods", "lora", *SMALL], ["lora_targets is q_proj", "query"]),
     (["train", "svm"], ["unknown method 'svm'"]),
     (["train", "bow"], ["bow"]),
-    (["train"], ["METHOD"]),
+    (["train"], ["Missing argument", "method"]),
     (["polish"], ["polish"]),
     (["compare", "--colour", "red"], ["--colour"]),
     (["predict", "nowhere", "a joy"], ["nowhere"]),
