@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all notebooks readme clean-runs
+.PHONY: demo test test-all notebooks readme results
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml constraints.txt
@@ -26,6 +26,9 @@ test-all: $(READY) ## the same with the slow cells and tests
 
 notebooks: $(READY) ## run every lesson and store its outputs
 	$(BIN)/python tools/run_notebooks.py
+
+results: $(READY) ## make tables and pictures under results/ again from their records
+	$(BIN)/python tools/remake_results.py
 
 readme: $(READY) ## write README.md from nbs/index.ipynb
 	$(BIN)/python tools/make_readme.py

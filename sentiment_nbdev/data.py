@@ -9,7 +9,7 @@ __all__ = ['PLAIN', 'FORMATS', 'REMEDIES', 'SPLITS', 'label_maps', 'label_lookup
            'hub_cached', 'check_hub', 'read_hub', 'read_source', 'plan_rows', 'label_values', 'label_numbers',
            'check_rows', 'count_leaks', 'load_reviews']
 
-# %% ../nbs/02_data.ipynb #4dffbfda
+# %% ../nbs/02_data.ipynb #f1124378
 import logging, os, tempfile, threading, warnings
 from contextlib import contextmanager
 from itertools import islice
@@ -19,7 +19,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dat
 from datasets.packaged_modules.cache.cache import Cache
 from huggingface_hub import HfApi, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
-from .corpus import LABELS, SPLITS, corpus_rows
+from .corpus import LABELS, corpus_rows
 from .settings import InputError, Settings
 
 # %% ../nbs/02_data.ipynb #0af94f27
@@ -169,7 +169,9 @@ def read_hub(
         config, version, commit = copy.parts[-3:]
         return dict(Cache(repo_id=name, dataset_name=name.split("/")[-1], config_name=config, version=version, hash=commit).as_dataset())
 
-# %% ../nbs/02_data.ipynb #9625a88b
+# %% ../nbs/02_data.ipynb #e0982a1d
+SPLITS = ("train", "validation", "test")
+
 def _corpus(split: str) -> Dataset:
     "A split of the bundled corpus; its label column knows the names of its classes"
     return Dataset.from_list(corpus_rows(split)).cast_column("label", ClassLabel(names=list(LABELS)))
@@ -190,9 +192,7 @@ def _order(n: int, seed: int) -> list[int]:
     "The numbers 0..n-1 in the order in which `Dataset.shuffle(seed)` puts n rows"
     return Dataset.from_dict(dict(row=range(n))).shuffle(seed=seed)["row"][:]
 
-# %% ../nbs/02_data.ipynb #edb4602e
-SPLITS = ("train", "validation", "test")
-
+# %% ../nbs/02_data.ipynb #d36018ef
 def _enough(rows: Dataset, name: str, wants: dict[str, int]):
     "Raise an `InputError` unless there are as many rows as all splits together want"
     want, flags = sum(wants.values()), " or ".join(f"--n-{split}" for split in wants)
@@ -254,7 +254,7 @@ def _fault(text, number: int | None, given, labels: tuple[str, ...]) -> str:
     if number is None: return f"label {given!r} is not one of {', '.join(labels)}: correct the row, or name all classes in labels"
     return ""
 
-# %% ../nbs/02_data.ipynb #931fef87
+# %% ../nbs/02_data.ipynb #4a599e05
 def check_rows(
     rows: Dataset,      # The selected rows, with a text and a label column
     part: str,          # The part of the source they are from, for the messages
@@ -268,11 +268,11 @@ def check_rows(
     texts, given = rows[settings.text_column][:], label_values(rows, settings.label_column, settings.labels)
     numbers = label_numbers(given, settings.labels)
     for place, *row in zip(places, texts, numbers, given):
-        if fault := _fault(*row, settings.labels): raise InputError(f"row {place} of {part}: {fault}")
+        if fault := _fault(*row, settings.labels): raise InputError(f"row {place} of {part}: {fault} (rows count from 0)")
     features = Features(text=Value("string"), label=ClassLabel(names=list(settings.labels)))
     return Dataset.from_dict(dict(text=texts, label=numbers), features=features)
 
-# %% ../nbs/02_data.ipynb #7f92150b
+# %% ../nbs/02_data.ipynb #6a57397b
 def count_leaks(
     splits: DatasetDict, # From `load_reviews`
 ) -> int:                # Test rows whose exact text is also a train or validation row
@@ -280,6 +280,12 @@ def count_leaks(
     seen = {*splits["train"]["text"], *splits["validation"]["text"]}
     return sum(text in seen for text in splits["test"]["text"])
 
+def _need_all_classes(splits: DatasetDict, labels: tuple):
+    "Raise an `InputError` when the training rows lack a class: nothing could learn it"
+    missing = sorted(set(range(len(labels))) - set(splits["train"]["label"])) if "train" in splits else []
+    if missing: raise InputError(f"the training rows have no {', '.join(labels[i] for i in missing)}: raise --n-train, or correct the labels")
+
+# %% ../nbs/02_data.ipynb #6586b4d3
 def load_reviews(
     settings: Settings,
     splits: tuple = SPLITS, # The splits that are needed; a finished model needs only test
@@ -288,6 +294,7 @@ def load_reviews(
     source = read_source(settings)
     found = DatasetDict({split: check_rows(source[part].select(places), part, places, settings)
                           for split, (part, places) in plan_rows(source, settings, splits).items()})
+    _need_all_classes(found, settings.labels)
     leaks = count_leaks(found) if len(found) == 3 else 0
     if leaks: warnings.warn(f"{leaks} of {len(found['test'])} test texts are also in train or validation: remove them, they flatter the accuracy", stacklevel=2)
     return found

@@ -117,13 +117,14 @@ def score_logits(
     return dict(n=n, **label_scores(predictions, labels, logits.shape[1]), accuracy_low=low, accuracy_high=high,
                 nll=float(nll), ece=expected_calibration_error(softmax(logits, axis=1), labels))
 
-# %% ../nbs/06_metrics.ipynb #703c585a
+# %% ../nbs/06_metrics.ipynb #1ab4afbc
 def compute_metrics(
     prediction, # An `EvalPrediction`: predictions (N, C) or a tuple that starts with them, label_ids (N,)
 ) -> dict:      # Flat: accuracy, f1, mcc, nll, ece
     "The Trainer's callback"
-    logits = prediction.predictions
-    scores = score_logits(logits[0] if isinstance(logits, tuple) else logits, prediction.label_ids)
+    logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+    if not np.isfinite(logits).all(): return dict(accuracy=0.0, f1=0.0, mcc=0.0, nll=float("nan"), ece=float("nan")) # it diverged
+    scores = score_logits(logits, prediction.label_ids)
     return {name: scores[name] for name in ("accuracy", "f1", "mcc", "nll", "ece")}
 
 # %% ../nbs/06_metrics.ipynb #a42ff9c2

@@ -6,15 +6,16 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/prediction.html.md"""
 
 # %% auto #0
 __all__ = ['model_settings', 'load_whole', 'check_texts', 'Prediction', 'Classifier', 'prediction_table', 'table_accuracy',
-           'score_classifier', 'label_texts', 'predict_file', 'write_rows']
+           'score_classifier', 'label_texts', 'find_text_column', 'predict_file', 'write_rows']
 
-# %% ../nbs/09_prediction.ipynb #f146ce7e
+# %% ../nbs/09_prediction.ipynb #38379d1e
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from datasets import Dataset
+from safetensors import SafetensorError
 from scipy.special import softmax
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from .settings import InputError, Settings, choose_device, write_atomically
@@ -25,14 +26,15 @@ from .metrics import score_logits, wilson_interval
 from .training import predict_logits
 from .lora import card_settings, load_adapter
 
-# %% ../nbs/09_prediction.ipynb #998c1fd1
+# %% ../nbs/09_prediction.ipynb #c270a37b
 def model_settings(
     folder: str | Path, # A folder with a whole model
 ) -> Settings:          # Settings that load it
     "The settings of a saved model, from its card or from its own config"
     if read_card(folder): return replace(card_settings(folder), model=str(folder), revision="")
-    labels = tuple(AutoConfig.from_pretrained(folder).id2label.values())
-    positions = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", 512)
+    config = AutoConfig.from_pretrained(folder)
+    labels = tuple(config.id2label[i] for i in range(len(config.id2label)))
+    positions = getattr(config, "max_position_embeddings", 512)
     return Settings(model=str(folder), revision="", labels=labels, max_length=min(positions, 512), truncation_side="right")
 
 def load_whole(
@@ -44,10 +46,10 @@ def load_whole(
     if not kind.endswith("ForSequenceClassification"):
         raise InputError(f"{folder} holds a {kind} without a trained classification head: train it first with `sentiment train`")
     try: return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True), model_settings(folder)
-    except (OSError, RuntimeError, ValueError) as e:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as e:
         raise InputError(f"cannot load the model {folder}: {str(e).splitlines()[0]}") from None
 
-# %% ../nbs/09_prediction.ipynb #d96ae58e
+# %% ../nbs/09_prediction.ipynb #6e50c036
 def check_texts(
     texts: list[str],    # What a person wants labelled
     where: str = "text", # What to call a row in the message
@@ -57,8 +59,8 @@ def check_texts(
     texts = list(texts)
     if not texts: raise InputError("no text given: give one or more texts, or a file with --input")
     for n, text in enumerate(texts):
-        if not isinstance(text, str): raise InputError(f"{where} {n} is {text!r}, not a string: write a text or remove the row")
-        if not text.strip(): raise InputError(f"{where} {n} is empty: write a text or remove the row")
+        if not isinstance(text, str): raise InputError(f"{where} {n} is {text!r}, not a string: write a text or remove it (counting from 0)")
+        if not text.strip(): raise InputError(f"{where} {n} is empty: write a text or remove it (counting from 0)")
     return texts
 
 # %% ../nbs/09_prediction.ipynb #cfc6e86e
@@ -67,7 +69,7 @@ class Prediction(NamedTuple):
     label: str
     probability: float # Of this label, from 0 to 1
 
-# %% ../nbs/09_prediction.ipynb #bf98b966
+# %% ../nbs/09_prediction.ipynb #87a8bf2e
 @dataclass
 class Classifier:
     "Texts to labels, whatever was trained"
@@ -82,22 +84,19 @@ class Classifier:
         device: str = "auto",    # auto, cuda, mps or cpu
     ) -> "Classifier":
         "Load what is in the folder; an adapter finds its encoder by itself"
+        if not Path(folder).is_dir(): raise InputError(f"no folder {folder}: name a model saved by `sentiment train` or `sentiment merge`")
         is_adapter = (Path(folder)/"adapter_config.json").is_file()
         if base and not is_adapter: raise InputError(f"{folder} is a whole model, so it needs no other encoder: leave out --model")
         model, settings = load_adapter(folder, base) if is_adapter else load_whole(folder)
-        settings = replace(settings, device=device, precision="auto")
+        settings = replace(settings, device=device)
         return cls(model.to(choose_device(settings)).eval(), load_tokenizer(settings), settings)
 
-    def logits(self,
-        texts: list[str], # N texts
-    ) -> np.ndarray:      # (N, classes), in the order of the texts
-        "Logits of each text"
+    def logits(self, texts: list[str]) -> np.ndarray:
+        "Logits (N, classes) of N texts, in their order"
         return predict_logits(self.model, Dataset.from_dict(tokenize(check_texts(texts), self.tokenizer)), self.tokenizer, self.settings)
 
-    def predict(self,
-        texts: list[str], # N texts
-    ) -> list[Prediction]:
-        "Label and probability of each text"
+    def predict(self, texts: list[str]) -> list[Prediction]:
+        "Label and probability of each of N texts, in their order"
         probabilities = softmax(self.logits(texts), axis=-1)
         return [Prediction(self.settings.labels[row.argmax()], float(row.max())) for row in probabilities]
 
@@ -136,7 +135,7 @@ def score_classifier(
     rows = load_reviews(settings, splits=("test",))["test"]
     return score_logits(classifier.logits(rows["text"][:]), rows["label"][:])
 
-# %% ../nbs/09_prediction.ipynb #7899f163
+# %% ../nbs/09_prediction.ipynb #8f340dc7
 def _add_predictions(rows: Dataset, predictions: list) -> Dataset:
     "The rows plus the columns predicted and probability"
     return rows.add_column("predicted", [p.label for p in predictions]).add_column("probability", [p.probability for p in predictions])
@@ -148,13 +147,25 @@ def label_texts(
     "Texts and their labels as rows"
     return _add_predictions(Dataset.from_dict(dict(text=texts)), classifier.predict(texts))
 
+# %% ../nbs/09_prediction.ipynb #1de0f705
+def find_text_column(
+    classifier: Classifier,
+    rows: Dataset,
+    asked: str | None, # The column a person named
+) -> str:
+    "The named column, else the one the model was trained on, else text"
+    own = classifier.settings.text_column
+    return asked or (own if own in rows.column_names else "text")
+
+# %% ../nbs/09_prediction.ipynb #a5ab2fe1
 def predict_file(
     classifier: Classifier,
     path: str | Path,           # csv, jsonl, parquet or txt
-    text_column: str = "text",  # Column that holds the texts
+    text_column: str | None = None, # Column that holds the texts; None takes the model's own, then text
 ) -> Dataset:                   # The file's rows plus predicted and probability
     "Label each row of a file"
     rows = read_rows(path)
+    text_column = find_text_column(classifier, rows, text_column)
     if text_column not in rows.column_names:
         raise InputError(f"{path} has no column {text_column!r}: set text_column to one of {', '.join(rows.column_names)}")
     taken = {"predicted", "probability"} & set(rows.column_names)

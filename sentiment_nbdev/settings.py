@@ -7,7 +7,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/settings.html.md"""
 # %% auto #0
 __all__ = ['CHOICES', 'AT_LEAST', 'BETWEEN', 'PINS', 'PROFILES', 'METHODS', 'FIELDS', 'CARD', 'InputError', 'option',
            'RowSettings', 'EncoderSettings', 'TrainingSettings', 'LoRASettings', 'Settings', 'profile_settings',
-           'parse_value', 'read_settings_file', 'load_settings', 'check_replaceable', 'write_atomically',
+           'parse_value', 'read_settings_file', 'change_settings', 'load_settings', 'check_folder', 'write_atomically',
            'write_settings', 'choose_device', 'choose_precision', 'quiet_libraries']
 
 # %% ../nbs/01_settings.ipynb #07c0237e
@@ -77,12 +77,14 @@ class LoRASettings:
     lora_dropout: float = option(0.01, "dropout on the update's input")
     lora_targets: tuple[str, ...] = option(("query", "value"), "names of the linear layers that get an update")
 
-# %% ../nbs/01_settings.ipynb #9590325a
+# %% ../nbs/01_settings.ipynb #4078d445
 CHOICES = dict(truncation_side=("left", "right"), sampling=("group_by_length", "random"),
-               device=("auto", "cuda", "mps", "cpu"), precision=("auto", "fp32", "bf16", "fp16"))
+               device=("auto", "cuda", "mps", "cpu"), precision=("auto", "fp32", "bf16", "fp16"),
+               profile=("embedded", "imdb", "original"))
 AT_LEAST = dict(n_train=1, n_validation=1, n_test=1, max_length=3, epochs=1, batch_size=1, eval_batch_size=1,
-                lr_trials=1, lora_r=1, lora_alpha=1, sample_seed=0, seed=0, weight_decay=0)
-BETWEEN = dict(lr_full=(0, 1), lr_lora=(0, 1), attention_dropout=(0, 1), lora_dropout=(0, 1))
+                lr_trials=1, lora_r=1, lora_alpha=1, weight_decay=0)
+BETWEEN = dict(lr_full=(0, 1), lr_lora=(0, 1), attention_dropout=(0, 1), lora_dropout=(0, 1),
+               seed=(0, 2**32), sample_seed=(0, 2**32))
 
 # %% ../nbs/01_settings.ipynb #1fc012d5
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def parse_value(
     try: return kind(text)
     except ValueError: raise InputError(f"{name} is {text!r}: it must be {'a whole number' if kind is int else 'a number'}") from None
 
-# %% ../nbs/01_settings.ipynb #830f2686
+# %% ../nbs/01_settings.ipynb #63d6c6b4
 def _ours(parser: configparser.ConfigParser) -> dict:
     "The sections of a settings file that belong to this package"
     return {name: dict(parser[name]) for name in parser.sections() if name.split(".")[0] == "sentiment"}
@@ -149,7 +151,7 @@ def read_settings_file(
 ) -> dict:            # {section name: {setting: text}}, empty when no section is ours
     "Our sections of a `settings.ini`"
     parser = configparser.ConfigParser(interpolation=None, default_section="")
-    try: parser.read_string(Path(path).read_text(encoding="utf-8"))
+    try: parser.read_string(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError: raise InputError(f"no settings file {path}: check the path, or write one with `sentiment init`") from None
     except (configparser.Error, UnicodeDecodeError, OSError) as e:
         raise InputError(f"cannot read {path} as an ini file: {str(e).splitlines()[0]}") from None
@@ -158,7 +160,17 @@ def read_settings_file(
         if name not in valid: raise InputError(f"unknown section [{name}] in {path}: choose from {', '.join(valid)}")
     return _ours(parser)
 
-# %% ../nbs/01_settings.ipynb #7aee6d0c
+# %% ../nbs/01_settings.ipynb #c6fde85b
+def change_settings(
+    settings: Settings,
+    **values,           # The settings to change
+) -> Settings:
+    "A changed copy; naming another model or data set drops the commit of the old one"
+    for name, commit in dict(model="revision", data="data_revision").items():
+        if values.get(name, getattr(settings, name)) != getattr(settings, name): values.setdefault(commit, PINS.get(values[name], ""))
+    return replace(settings, **values)
+
+# %% ../nbs/01_settings.ipynb #cf32ea9e
 def load_settings(
     profile: str | None = None,     # embedded, imdb or original; None asks the file, then takes embedded
     file: str | Path | None = None, # A settings file; None takes ./settings.ini when it has a section of ours
@@ -168,33 +180,38 @@ def load_settings(
     if file is None and Path("settings.ini").is_file(): file = "settings.ini"
     sections = read_settings_file(file) if file else {}
     common = sections.get("sentiment", {})
-    profile = profile or common.pop("profile", "embedded")
-    base, section = profile_settings(profile), sections.get(f"sentiment.{profile}", {})
-    values = {name: parse_value(name, text) for name, text in {**common, **section}.items()}
-    values |= {name: value for name, value in flags.items() if value is not None}
-    for name, commit in dict(model="revision", data="data_revision").items():
-        if values.get(name, getattr(base, name)) != getattr(base, name): values.setdefault(commit, PINS.get(values[name], ""))
-    if base.data == "corpus" != values.get("data", "corpus"): values.setdefault("n_validation", 500)
-    return replace(base, **values)
+    named = common.pop("profile", "embedded")
+    base = profile_settings(profile or named)
+    texts = {**common, **sections.get(f"sentiment.{base.profile}", {})}
+    from_file = {name: parse_value(name, text) for name, text in texts.items()}
+    flags = {name: value for name, value in flags.items() if value is not None}
+    chosen = change_settings(change_settings(base, **from_file), **flags)
+    if base.data == "corpus" != chosen.data and not {"n_validation"} & {*from_file, *flags}: return replace(chosen, n_validation=500)
+    return chosen
 
-# %% ../nbs/01_settings.ipynb #0eb033ab
+# %% ../nbs/01_settings.ipynb #16bdee22
 CARD = "sentiment.json" # stands in every folder that this package saves a model to
 
-def check_replaceable(
-    path: str | Path, # Where something shall be written
-) -> Path:            # The same path
-    "Raise an `InputError` when the path is a folder that holds anything but a model saved by this package"
+def check_folder(
+    path: str | Path,   # Where a folder shall be written
+    mark: str = CARD,   # What a folder of ours contains
+) -> Path:              # The same path
+    "Raise an `InputError` when the path is a file, the current folder, or a folder with other files in it"
     path = Path(path)
-    if path.is_dir() and any(path.iterdir()) and not (path/CARD).is_file():
+    if path.is_file(): raise InputError(f"{path} is a file: name a folder with --out")
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents): raise InputError(f"{path} is the folder you are in: name a new one with --out")
+    if path.is_dir() and any(path.iterdir()) and not (path/mark).exists():
         raise InputError(f"{path} is a folder with other files in it: name a new folder with --out")
     return path
 
+# %% ../nbs/01_settings.ipynb #cf9e2185
 @contextmanager
 def write_atomically(
     path: str | Path, # The file or folder that shall appear
 ):
     "Gives a temporary path to write to; it gets the real name only when the block ends without an error"
-    path = check_replaceable(path)
+    path = Path(path)
+    if path.is_dir(): check_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
     try:
@@ -203,19 +220,18 @@ def write_atomically(
         os.replace(work/path.name, path)
     finally: shutil.rmtree(work, ignore_errors=True)
 
-# %% ../nbs/01_settings.ipynb #4b341924
+# %% ../nbs/01_settings.ipynb #32df6038
 def write_settings(
     settings: Settings, # The values to write
     path: str | Path,   # The ini file to make
-    only: tuple = (),   # Names to write; empty writes all
 ):
-    "A commented `settings.ini` that reads back as the same settings"
-    lines = ["# Experiment settings. Flags win over this file; this file wins over the profile.", "[sentiment]"]
+    "A commented settings file; its values belong to the profile, so that other profiles stay what they are"
+    lines = ["# Flags win over this file; this file wins over the built-in profile.", "[sentiment]", "# profile used when none is named",
+             f"profile = {settings.profile}", "", f"[sentiment.{settings.profile}]"]
     for name, f in FIELDS.items():
-        if only and name not in only: continue
         value = getattr(settings, name)
-        lines += ["", f"# {f.metadata['help']}", f"{name} = {','.join(value) if isinstance(value, tuple) else value}"]
-    with write_atomically(path) as temporary: temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if name != "profile": lines += [f"# {f.metadata['help']}", f"{name} = {','.join(value) if isinstance(value, tuple) else value}", ""]
+    with write_atomically(path) as temporary: temporary.write_text("\n".join(lines), encoding="utf-8")
 
 # %% ../nbs/01_settings.ipynb #8f3af4f6
 def choose_device(

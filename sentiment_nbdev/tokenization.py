@@ -75,10 +75,11 @@ def find_encoder(
     check_hub(name, "model", settings.revision)
     return EncoderSource(name, settings.revision or None)
 
-# %% ../nbs/03_tokenization.ipynb #bc17cf7c
+# %% ../nbs/03_tokenization.ipynb #8dbf5d36
 def _check_fit(tokenizer, config, settings: Settings):
     "Raise an `InputError` unless tokenizer, length limit and model fit each other"
     positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"): positions -= config.pad_token_id + 1 # they count from there
     if positions and settings.max_length > positions:
         raise InputError(f"max_length is {settings.max_length}, but {settings.model} has {positions} positions: lower --max-length to {positions} or less")
     if not config.vocab_size/2 < len(tokenizer) <= config.vocab_size:

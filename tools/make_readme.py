@@ -1,4 +1,4 @@
-"""Write README.md from the markdown cells and shown code of nbs/index.ipynb. `--check` only tells whether they differ."""
+"""Write README.md from nbs/index.ipynb: its prose, its shown code, and the output of cells whose code is hidden. `--check` only tells whether they differ."""
 import json, re, sys
 from pathlib import Path
 
@@ -8,8 +8,8 @@ root = Path(__file__).resolve().parent.parent
 def cell_text(cell: dict) -> str:
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown": return source
-    if source.startswith("#| "): return ""
-    return f"```python\n{source}\n```"
+    if source.startswith("#| echo: false"): return "\n\n".join("".join(out.get("data", {}).get("text/markdown", "")) for out in cell["outputs"])
+    return "" if source.startswith("#| ") else f"```python\n{source}\n```"
 
 
 def readme() -> str:
