@@ -6,8 +6,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/cli.html.md"""
 
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'app',
-           'Saved', 'Base', 'RowSet', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say', 'compare', 'train',
-           'evaluate', 'print_rows', 'predict', 'merge', 'init', 'main']
+           'Saved', 'Base', 'RowSet', 'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say',
+           'compare', 'train', 'evaluate', 'print_rows', 'predict', 'merge', 'init', 'main']
 
 # %% ../nbs/12_cli.ipynb #09cc0362
 import sys, warnings
@@ -74,7 +74,7 @@ def say(line: str = ""):
     "Progress goes to stderr, so that stdout holds results only"
     print(line, file=sys.stderr, flush=True)
 
-# %% ../nbs/12_cli.ipynb #cdc403fe
+# %% ../nbs/12_cli.ipynb #6e769497
 @app.command(epilog="Example: sentiment compare --methods lora,full --n-train 200 --seeds 0,1,2")
 def compare(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
@@ -85,15 +85,16 @@ def compare(
     first, *others = seed_list(seeds)
     chosen = chosen_settings(profile, settings, set_, model=model, data=data, n_train=n_train,
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs, seed=first)
-    all_seeds, names = (chosen.seed, *(parse_value("seed", seed) for seed in others)), [part.strip() for part in methods.split(",") if part.strip()]
+    names = [part.strip() for part in methods.split(",") if part.strip()]
+    seeds = (chosen.seed, *(parse_value("seed", seed) for seed in others))
     quiet_libraries()
     from sentiment_nbdev.comparison import compare as run
     out = out or Path("runs")/f"compare-{chosen.profile}"
-    report = run(chosen, out, names, all_seeds, say)
+    report = run(chosen, out, names, seeds, say)
     print(report)
     say(f"Wrote table.csv, comparison.png, results.json, report.md, records and models to {out}")
 
-# %% ../nbs/12_cli.ipynb #82152c4f
+# %% ../nbs/12_cli.ipynb #2f364b1f
 @app.command(epilog="Example: sentiment train lora --n-train 200 --out runs/my-lora")
 def train(
     method: Annotated[str, typer.Argument(help="probe, lora or full")],
@@ -110,14 +111,16 @@ def train(
     from sentiment_nbdev.training import write_record
     record = run_method(method, prepare_rows(chosen), chosen, out)
     write_record(record, out/"record.json")
-    print(f"{method}: test accuracy {record.test['accuracy']:.1%} (95 % interval {record.test['accuracy_low']:.1%} to {record.test['accuracy_high']:.1%}, n = {record.test['n']})")
+    test = record.test
+    print(f"{method}: test accuracy {test['accuracy']:.1%} (95 % interval {test['accuracy_low']:.1%} to {test['accuracy_high']:.1%}, n = {test['n']})")
     say(f"Saved to {out}")
 
-# %% ../nbs/12_cli.ipynb #c3406f2e
+# %% ../nbs/12_cli.ipynb #c7e892e7
 Saved = Annotated[Path, typer.Argument(metavar="MODEL", help="folder of a saved model or adapter")]
 Base = Annotated[Optional[str], typer.Option("--base", "--model", help="where to take an adapter's encoder from", show_default="the adapter's own", metavar="FOLDER")]
 
-RowSet = Annotated[Optional[list[str]], typer.Option("--set", help="any other setting of the rows, as name=value; may be repeated", metavar="NAME=VALUE")]
+RowSet = Annotated[Optional[list[str]], typer.Option("--set", help="any other setting of the rows, as name=value; may be repeated",
+                                                     metavar="NAME=VALUE")]
 
 @app.command(epilog="Example: sentiment evaluate runs/lora --data my-reviews.csv --n-test 200")
 def evaluate(
@@ -143,15 +146,17 @@ def print_rows(rows, column: str):
     "One line per row: label, probability and text, separated by tabs"
     for row in rows: print(row["predicted"], f"{row['probability']:.3f}", " ".join(row[column].split()), sep="\t")
 
-# %% ../nbs/12_cli.ipynb #ae9b16a1
+# %% ../nbs/12_cli.ipynb #1c87d333
+TextColumn = Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].metadata["help"], metavar="",
+                                                   show_default="the model's own, or text")]
+
 @app.command(epilog="Example: sentiment predict runs/lora 'a lovely, lovely film'")
 def predict(
     folder: Saved,
-    texts: Annotated[Optional[list[str]], typer.Argument(metavar="[TEXT]...", help="texts to label; - reads lines from standard input")] = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(metavar="TEXT", help="texts to label; - reads lines from standard input")] = None,
     source: Annotated[Optional[str], typer.Option("--input", help="csv, jsonl, parquet or txt file, or -", metavar="FILE")] = None,
     output: Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE")] = None,
-    text_column: Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].metadata["help"], show_default="the model's own, or text", metavar="")] = None,
-    base: Base = None):
+    text_column: TextColumn = None, base: Base = None):
     "Label texts: given as arguments, in a file, or line by line on standard input."
     if texts and source: raise InputError("both texts and --input given: give one of them")
     quiet_libraries()
@@ -162,7 +167,7 @@ def predict(
     if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output)}")
     else: print_rows(rows, find_text_column(classifier, rows, text_column))
 
-# %% ../nbs/12_cli.ipynb #ea9d4b3d
+# %% ../nbs/12_cli.ipynb #60dd5d42
 @app.command(epilog="Example: sentiment merge runs/lora --out runs/merged")
 def merge(
     adapter: Annotated[Path, typer.Argument(help="folder of a saved adapter")], base: Base = None,
@@ -174,7 +179,8 @@ def merge(
     from sentiment_nbdev.tokenization import load_tokenizer
     check_folder(out)
     merged, chosen = load_adapter(adapter, base)
-    save_classifier(merge_adapter(merged), load_tokenizer(chosen), out, chosen, read_card(adapter)["base_sha256"], kind="merged")
+    sha256 = read_card(adapter)["base_sha256"]
+    save_classifier(merge_adapter(merged), load_tokenizer(chosen), out, chosen, sha256, kind="merged")
     say(f"Merged {adapter} into {out}")
 
 @app.command(epilog="Example: sentiment init --profile imdb")

@@ -51,7 +51,7 @@ def fit_tfidf(
     try: return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(texts)
     except ValueError: raise InputError("the training texts hold no word of two or more letters: leave out bow with --methods") from None
 
-# %% ../nbs/10_comparison.ipynb #376dd5ea
+# %% ../nbs/10_comparison.ipynb #3b5de40a
 def run_bow(
     rows: Rows,
     settings: Settings,
@@ -65,9 +65,10 @@ def run_bow(
     seconds, size = time.perf_counter() - start, fit.coef_.size + fit.intercept_.size
     scores = {name: score_logits(fit.predict_log_proba(features[name]), labels[name]) for name in ("validation", "test")}
     correct = "".join("1" if right else "0" for right in fit.predict(features["test"]) == labels["test"])
-    return RunRecord("bow", None, public_settings(settings), dict(trainable=size, total=size, fraction=1.0),
-                     rows={name: describe_rows(split, len(settings.labels)) for name, split in rows.tokens.items()}, **scores,
-                     correct=correct, cost=dict(seconds=seconds, peak_memory_bytes=peak.bytes, memory_of="process"), environment=describe_environment(settings))
+    described = {name: describe_rows(split, len(settings.labels)) for name, split in rows.tokens.items()}
+    cost = dict(seconds=seconds, peak_memory_bytes=peak.bytes, memory_of="process")
+    return RunRecord("bow", None, public_settings(settings), dict(trainable=size, total=size, fraction=1.0), rows=described, **scores,
+                     correct=correct, cost=cost, environment=describe_environment(settings))
 
 # %% ../nbs/10_comparison.ipynb #3a4a774b
 def train_method(
@@ -219,7 +220,7 @@ def results_summary(
     lines = [v["sentence"] for v in found["verdicts"]] + found["notes"]
     return markdown_table([_cells(row) for row in found["methods"]]) + "\n\n" + "\n".join(f"- {line}" for line in lines)
 
-# %% ../nbs/10_comparison.ipynb #dffd62ba
+# %% ../nbs/10_comparison.ipynb #2b27096b
 def paired_verdicts(
     records: list,           # Records of all methods and seeds
     method_a: str = "full",
@@ -230,12 +231,13 @@ def paired_verdicts(
     out = []
     for seed in sorted(seed for method, seed in runs if method == method_a and (method_b, seed) in runs):
         a, b = runs[method_a, seed], runs[method_b, seed]
-        if a.rows["test"]["sha256"] != b.rows["test"]["sha256"]: raise InputError(f"{method_a} and {method_b} were tested on different rows: run them again together")
+        if a.rows["test"]["sha256"] != b.rows["test"]["sha256"]:
+            raise InputError(f"{method_a} and {method_b} were tested on different rows: run them again together")
         result = paired_difference([int(c) for c in a.correct], [int(c) for c in b.correct])
         out.append(dict(seed=seed, **result, sentence=f"seed {seed}: {verdict(result, method_a, method_b)}"))
     return out
 
-# %% ../nbs/10_comparison.ipynb #544ffb13
+# %% ../nbs/10_comparison.ipynb #8be569a1
 def plot_accuracy(
     summaries: list[dict], # Lines of the table, from `summarise`
     ax=None,               # Matplotlib axes to draw on
@@ -244,7 +246,8 @@ def plot_accuracy(
     ax = ax or plt.subplots(figsize=(6, 3))[1]
     for y, row in enumerate(summaries):
         middle, low, high = (100 * row[name] for name in ("accuracy", "accuracy_low", "accuracy_high"))
-        ax.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt=STYLE[row["method"]][2], color=STYLE[row["method"]][0], mec="black", ecolor="black", capsize=4)
+        color, _, marker = STYLE[row["method"]]
+        ax.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt=marker, color=color, mec="black", ecolor="black", capsize=4)
         if row["seeds"] > 1: ax.plot([100 * row["accuracy_min"], 100 * row["accuracy_max"]], [y - 0.2] * 2, "|-", color="black", ms=6, lw=1)
         ax.annotate(f"{middle:.1f}", (middle, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
     ax.set(yticks=range(len(summaries)), yticklabels=[row["method"] for row in summaries], ylim=(-0.6, len(summaries) - 0.4),
@@ -269,11 +272,12 @@ def plot_comparison(
     else: axes[2].set_axis_off()
     return figure
 
-# %% ../nbs/10_comparison.ipynb #5a2f29c7
+# %% ../nbs/10_comparison.ipynb #1fa3834a
 def _notes(records: list) -> list[str]:
     "What a reader must know before believing the table"
     s, env, rows = records[0].settings, records[0].environment, records[0].rows
-    tries, load = max(1, *(len(r.tried) for r in records)), max((r.environment.get("load") or [0, 0])[1] for r in records)
+    tries = max(1, *(len(r.tried) for r in records))
+    load = max((r.environment.get("load") or [0, 0])[1] for r in records)
     sizes = ", ".join(f"{rows[name]['n']:,} {name}" for name in ("train", "validation", "test"))
     notes = [f"Encoder: {s['model'] or 'a local folder'}, {s['max_length']} tokens, cut on the {s['truncation_side']}.",
              f"Data: {s['data']}; {sizes} rows; {rows['test']['share_last']:.1%} of the test rows are {s['labels'][-1]}.",
@@ -288,7 +292,8 @@ def _edge(record: RunRecord) -> str:
     "A sentence when the chosen learning rate is the lowest or highest of several tried"
     rates = [tried["lr"] for tried in record.tried]
     if len(rates) < 3 or record.lr not in (min(rates), max(rates)): return ""
-    return f"{record.method}: the chosen learning rate {record.lr:g} is the {'lowest' if record.lr == min(rates) else 'highest'} that was tried, so the best one may lie beyond."
+    end = "lowest" if record.lr == min(rates) else "highest"
+    return f"{record.method}: the chosen learning rate {record.lr:g} is the {end} that was tried, so the best one may lie beyond."
 
 # %% ../nbs/10_comparison.ipynb #db486d42
 def make_report(
@@ -303,7 +308,7 @@ def make_report(
              "\n".join(f"- {note}" for note in _notes(records))]
     return "\n\n".join(parts) + "\n"
 
-# %% ../nbs/10_comparison.ipynb #cc073858
+# %% ../nbs/10_comparison.ipynb #5e18502e
 def write_results(
     records: list,     # Records of all methods and seeds
     out: str | Path,   # The folder to write to
@@ -318,7 +323,8 @@ def write_results(
     report, lines = make_report(records, summaries, verdicts), [_cells(row) for row in summaries]
     with write_atomically(out/"table.csv") as path: pd.DataFrame(lines).to_csv(path, index=False)
     with write_atomically(out/"comparison.png") as path: _save(plot_comparison(records, summaries), path)
-    with write_atomically(out/"results.json") as path: path.write_text(json.dumps(dict(methods=summaries, verdicts=verdicts, notes=_notes(records)), indent=1) + "\n")
+    numbers = dict(methods=summaries, verdicts=verdicts, notes=_notes(records))
+    with write_atomically(out/"results.json") as path: path.write_text(json.dumps(numbers, indent=1) + "\n")
     with write_atomically(out/"report.md") as path: path.write_text(report)
     return report
 

@@ -134,13 +134,14 @@ def load_base(
         raise InputError(f"{settings.model} is not the encoder that {folder} was trained on (its weights differ): name the right one with --model")
     return model, settings
 
-# %% ../nbs/08_lora.ipynb #475e8fbd
+# %% ../nbs/08_lora.ipynb #52a5ed17
 def load_adapter(
     folder: str | Path,       # The adapter's folder
     base: str | None = None,  # Another place to take the encoder from
 ) -> tuple:                   # (PeftModel in evaluation mode, settings)
     "An adapter on its own encoder"
-    if not (Path(folder)/"adapter_config.json").is_file(): raise InputError(f"{folder} holds no adapter (no adapter_config.json): name a folder made by `sentiment train lora`")
+    if not (Path(folder)/"adapter_config.json").is_file():
+        raise InputError(f"{folder} holds no adapter (no adapter_config.json): name a folder made by `sentiment train lora`")
     model, settings = load_base(folder, base)
     try: return PeftModel.from_pretrained(model, str(folder)).eval(), settings
     except (OSError, RuntimeError, ValueError, SafetensorError) as e:

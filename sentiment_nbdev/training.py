@@ -304,7 +304,7 @@ def smooth(
         out.append(average / (1 - weight**step))
     return np.array(out)
 
-# %% ../nbs/07_training.ipynb #53b7580f
+# %% ../nbs/07_training.ipynb #030439f9
 STYLE = dict(bow=("#bbbbbb", ":", "D"), probe=("#ccbb44", "-.", "^"), lora=("#ee6677", "--", "s"), full=("#4477aa", "-", "o"))
 
 def plot_losses(
@@ -313,9 +313,8 @@ def plot_losses(
 ):                  # The axes
     "Training loss per step as a line, validation loss per epoch as dots"
     ax = ax or plt.subplots(figsize=(6, 3.5))[1]
-    for record in records:
-        if not record.history: continue
-        color, line, marker = STYLE.get(record.method, ("black", "-", "o"))
+    for number, record in enumerate(record for record in records if record.history):
+        color, line, marker = STYLE.get(record.method, (f"C{number}", ("-", "--", ":")[number % 3], "o"))
         losses = [np.nan if loss is None else loss for loss in record.history["loss"]]
         ax.plot(range(1, len(losses) + 1), smooth(losses), line, color=color, label=f"{record.method}, training")
         ax.plot([e["step"] for e in record.epochs], [e["nll"] for e in record.epochs], marker, color=color, mec="black",
