@@ -135,7 +135,7 @@ def run_method(
     record.cost["artefact_bytes"] = save_run(method, model, rows, settings, sha256, Path(folder))
     return open_test(record, model, rows.tokens, rows.tokenizer, settings)
 
-# %% ../nbs/10_comparison.ipynb #6beedcd4
+# %% ../nbs/10_comparison.ipynb #4cf437c1
 def check_methods(
     methods,  # Names of methods
 ) -> tuple:   # The same names, light methods first
@@ -145,6 +145,7 @@ def check_methods(
     if not methods: raise InputError(f"no method named: choose from {', '.join(METHODS)}")
     return tuple(name for name in METHODS if name in methods)
 
+# %% ../nbs/10_comparison.ipynb #046db22f
 def record_path(record: RunRecord, out: str | Path) -> Path:
     "Where the record of a run stands"
     return Path(out)/"records"/f"{record.method}-seed{record.settings['seed']}.json"

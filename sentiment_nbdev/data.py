@@ -192,7 +192,7 @@ def _order(n: int, seed: int) -> list[int]:
     "The numbers 0..n-1 in the order in which `Dataset.shuffle(seed)` puts n rows"
     return Dataset.from_dict(dict(row=range(n))).shuffle(seed=seed)["row"][:]
 
-# %% ../nbs/02_data.ipynb #d36018ef
+# %% ../nbs/02_data.ipynb #4c32e3bb
 def _enough(rows: Dataset, name: str, wants: dict[str, int]):
     "Raise an `InputError` unless there are as many rows as all splits together want"
     want, flags = sum(wants.values()), " or ".join(f"--n-{split}" for split in wants)
@@ -205,6 +205,7 @@ def _homes(names: set[str]) -> dict[str, str]:
     if len(names) == 1 and not names & {"test", "validation"}: return dict.fromkeys(("test", "train", "validation"), *names)
     return dict(test="test", train="train", validation="validation" if "validation" in names else "train")
 
+# %% ../nbs/02_data.ipynb #36a38888
 def plan_rows(
     source: dict[str, Dataset],        # From `read_source`
     settings: Settings,
