@@ -10,9 +10,9 @@ __all__ = ['Rows', 'prepare_rows', 'fit_tfidf', 'run_bow', 'train_method', 'lr_t
            'results_summary', 'paired_verdicts', 'plot_accuracy', 'plot_comparison', 'make_report', 'write_results',
            'read_records', 'compare']
 
-# %% ../nbs/10_comparison.ipynb #124c760e
+# %% ../nbs/10_comparison.ipynb #2b3fe40e
 import gc, json, time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, NamedTuple
 import matplotlib.pyplot as plt

@@ -8,14 +8,14 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/lora.html.md"""
 __all__ = ['LoRALinear', 'add_lora_by_hand', 'lora_config', 'check_trains', 'check_targets', 'add_lora', 'save_adapter',
            'card_settings', 'load_base', 'load_adapter', 'merge_adapter']
 
-# %% ../nbs/08_lora.ipynb #d65768e5
+# %% ../nbs/08_lora.ipynb #f8f679f7
 from pathlib import Path
 import torch
 from torch import nn
 from safetensors import SafetensorError
 from peft import LoraConfig, PeftModel, get_peft_model
 from .settings import InputError, Settings, change_settings, write_atomically
-from .models import count_parameters, load_encoder, public_settings, read_card, weights_sha256, write_card
+from .models import load_encoder, public_settings, read_card, weights_sha256, write_card
 
 # %% ../nbs/08_lora.ipynb #254547d7
 class LoRALinear(nn.Module):
@@ -119,7 +119,7 @@ def card_settings(
     try: return Settings(**told)
     except TypeError as e: raise InputError(f"{folder}/sentiment.json is from another version of this package: {e}") from None
 
-# %% ../nbs/08_lora.ipynb #eb791c3a
+# %% ../nbs/08_lora.ipynb #35612c3f
 def load_base(
     folder: str | Path,       # The adapter's folder
     base: str | None = None,  # Another place to take the encoder from; None takes the card's
@@ -128,10 +128,10 @@ def load_base(
     if not read_card(folder): raise InputError(f"{folder} has no sentiment.json, so its encoder is unknown: use an adapter saved by this package")
     settings = card_settings(folder)
     if base: settings = change_settings(settings, model=str(base))
-    if not settings.model: raise InputError(f"{folder} was trained on a local encoder: name its folder with --model")
+    if not settings.model: raise InputError(f"{folder} was trained on a local encoder: name its folder with --base")
     model = load_encoder(settings)
     if weights_sha256(model) != read_card(folder).get("base_sha256"):
-        raise InputError(f"{settings.model} is not the encoder that {folder} was trained on (its weights differ): name the right one with --model")
+        raise InputError(f"{settings.model} is not the encoder that {folder} was trained on (its weights differ): name the right one with --base")
     return model, settings
 
 # %% ../nbs/08_lora.ipynb #52a5ed17

@@ -8,7 +8,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/models.html.md"""
 __all__ = ['encoder_config', 'find_head', 'load_encoder', 'ParameterCount', 'count_parameters', 'plot_trainable',
            'weights_sha256', 'public_settings', 'write_card', 'read_card', 'save_classifier', 'weight_bytes']
 
-# %% ../nbs/05_models.ipynb #80fec71d
+# %% ../nbs/05_models.ipynb #f643f515
 import hashlib, json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 from .settings import CARD, InputError, Settings, write_atomically
 from .data import label_maps
-from .tokenization import find_encoder, load_tokenizer
+from .tokenization import find_encoder
 
 # %% ../nbs/05_models.ipynb #f6e2ff20
 def encoder_config(
