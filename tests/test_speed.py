@@ -1,0 +1,150 @@
+"The fast path is the plain recipe, only faster: same logits, same gradients, same saved files."
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from sentiment_nbdev.collation import Packing, make_collator, pack, unpack
+from sentiment_nbdev.comparison import prepare_rows
+from sentiment_nbdev.lora import add_lora, merge_adapter
+from sentiment_nbdev.models import PADDING_FREE, PackedAttention, load_encoder, packed_attention, skip_padding, skips_padding
+from sentiment_nbdev.settings import PLAIN, InputError, Settings, load_settings
+from sentiment_nbdev.training import mean_loss, predict_logits
+
+ON, OFF = Settings(padding_free="on", device="cpu", hidden_dropout=0.0), Settings(padding_free="off", device="cpu", hidden_dropout=0.0)
+SHAPE = dict(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, num_labels=3,
+             hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=1)
+
+
+@pytest.fixture(scope="module")
+def rows(settings): return prepare_rows(settings)
+
+
+def tiny(kind, **changes):
+    torch.manual_seed(0)
+    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **SHAPE | changes))
+
+
+def batch(side="right"):
+    generator = torch.Generator().manual_seed(0)
+    lengths, width = torch.tensor([7, 1, 12, 4]), 12
+    mask = torch.arange(width).expand(4, width) < lengths[:, None]
+    if side == "left": mask = mask.flip(1)
+    ids = torch.randint(5, 99, (4, width), generator=generator)
+    return dict(input_ids=torch.where(mask, ids, 1), attention_mask=mask.long())
+
+
+def loss_and_gradients(model, inputs, labels):
+    model.zero_grad()
+    loss = mean_loss(model(**inputs), labels)
+    loss.backward()
+    return loss.item(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("kind", PADDING_FREE)
+def test_same_loss_and_gradients_without_padding(kind):
+    model, inputs, labels = tiny(kind), batch(), torch.tensor([0, 2, 1, 0])
+    loss, gradients = loss_and_gradients(model, inputs, labels)
+    packed_loss, packed = loss_and_gradients(skip_padding(model, ON), inputs, labels)
+    assert skips_padding(model) and abs(packed_loss - loss) < 1e-6
+    assert gradients.keys() == packed.keys()
+    assert all(torch.allclose(gradients[name], packed[name], atol=1e-6) for name in gradients)
+
+
+@pytest.mark.parametrize("kind", PADDING_FREE)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_every_real_token_is_the_same_on_either_side_of_the_padding(kind, side):
+    inputs = batch(side)
+    real = inputs["attention_mask"].bool()
+    padded, packed = (model.eval().base_model(**inputs).last_hidden_state for model in (tiny(kind), skip_padding(tiny(kind), ON)))
+    assert torch.allclose(padded[real], packed[real], atol=1e-5) and not packed[~real].any()
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "deberta-v2"])
+def test_other_architectures_keep_their_padding_or_refuse(kind):
+    changes = {} if kind == "deberta-v2" else dict(dim=32, hidden_dim=64, n_layers=1, n_heads=4)
+    model = tiny(kind, **changes)
+    assert not skips_padding(skip_padding(model, replace(ON, padding_free="auto")))
+    with pytest.raises(InputError, match=f"not tested on {kind}"): skip_padding(model, ON)
+
+
+def test_attention_dropout_works_without_padding():
+    model = skip_padding(tiny("bert", attention_probs_dropout_prob=0.5), ON).train()
+    assert not torch.equal(model(**batch()).logits, model(**batch()).logits)
+
+
+def test_a_mask_of_ones_may_be_left_out():
+    ids = batch()["input_ids"]
+    expected = tiny("bert").eval()(input_ids=ids).logits
+    assert torch.allclose(skip_padding(tiny("bert"), ON).eval()(input_ids=ids).logits, expected, atol=1e-6)
+
+
+def test_pack_and_unpack_carry_gradients():
+    hidden, mask = torch.randn(3, 5, 2, requires_grad=True), torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 1, 0, 0]])
+    back = unpack(*pack(hidden, mask))
+    assert torch.equal(back, hidden * mask[..., None])
+    assert torch.equal(torch.autograd.grad(back.sum(), hidden)[0], mask[..., None].expand(3, 5, 2).float())
+
+
+def test_lora_on_a_padding_free_encoder_merges_and_saves(tmp_path):
+    model = add_lora(skip_padding(load_encoder(OFF), ON), ON).eval()
+    for name, p in model.named_parameters():
+        if "lora_B" in name: torch.nn.init.normal_(p, std=0.02)
+    inputs = batch() | dict(input_ids=batch()["input_ids"] + 1000)
+    with torch.no_grad(): expected = model(**inputs).logits
+    merged = merge_adapter(model)
+    merged.save_pretrained(tmp_path)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert not skips_padding(plain)            # the file is an ordinary model
+    with torch.no_grad(): assert torch.allclose(plain(**inputs).logits, expected, atol=1e-4)
+    assert skips_padding(merged) and skip_padding(merged, ON) is merged
+
+
+def test_losses_at_the_start_agree_in_bf16(rows):
+    inputs = make_collator(rows.tokenizer)([rows.tokens["train"][n] for n in range(8)])
+    labels, losses = inputs.pop("labels"), {}
+    for name, precision in (("off", torch.float32), ("on", torch.bfloat16)):
+        model = skip_padding(load_encoder(OFF), replace(ON, padding_free=name)).train()
+        with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16): losses[name] = mean_loss(model(**inputs), labels).item()
+    assert losses["on"] == pytest.approx(losses["off"], rel=1e-2) and losses["on"] != losses["off"]
+
+
+def test_evaluation_order_changes_nothing_but_time(rows):
+    model = load_encoder(OFF)
+    by_length, as_given = (predict_logits(model, rows.tokens["test"], rows.tokenizer, replace(OFF, eval_order=order, precision="fp32"))
+                           for order in ("by_length", "as_given"))
+    assert abs(by_length - as_given).max() < 1e-5
+
+
+def test_plain_is_one_flag_and_the_original_profile():
+    assert {name: getattr(load_settings(plain=True), name) for name in PLAIN} == PLAIN
+    assert load_settings("original") == load_settings("original", plain=True)
+    assert load_settings(plain=True, optimizer="adamw_torch_fused").optimizer == "adamw_torch_fused"
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+@cuda
+def test_packed_attention_on_cuda_equals_the_cpu():
+    capability = torch.cuda.get_device_capability()
+    if capability < (8, 0): pytest.skip("PyTorch's varlen kernel needs compute capability 8.0")
+    q, k, v = (torch.randn(1, 4, 24, 32) for _ in range(3))
+    packing = Packing((2, 16), None, torch.tensor([0, 16, 24], dtype=torch.int32).cuda(), 16)
+    out, _ = packed_attention(None, *(t.cuda().bfloat16() for t in (q, k, v)), packing)
+    expected = PackedAttention.apply(q, k, v, [0, 16, 24], 32 ** -0.5).transpose(1, 2)
+    assert torch.allclose(out.float().cpu(), expected, atol=2e-2)
+
+
+@cuda
+@pytest.mark.parametrize("padding_free", ["off", "on"])
+def test_a_step_on_cuda_lowers_the_loss(padding_free):
+    chosen = Settings(padding_free=padding_free, device="cuda")
+    model = skip_padding(load_encoder(chosen), chosen).cuda()
+    inputs = {name: t.cuda() for name, t in (batch() | dict(input_ids=batch()["input_ids"] + 1000)).items()}
+    labels, optimizer, losses = torch.tensor([0, 1, 1, 0]).cuda(), torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True), []
+    for _ in range(8):
+        with torch.autocast("cuda", torch.bfloat16): loss = mean_loss(model(**inputs), labels)
+        loss.backward(), optimizer.step(), optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
