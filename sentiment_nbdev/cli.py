@@ -1,4 +1,4 @@
-"""The lessons as commands: compare, train, evaluate, predict, merge, init.
+"""The lessons as commands: compare, train, evaluate, predict, merge, bench, init.
 
 Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/cli.html.md"""
 
@@ -7,7 +7,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/cli.html.md"""
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
            'app', 'Saved', 'Base', 'RowSet', 'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say',
-           'compare', 'train', 'evaluate', 'print_rows', 'predict', 'merge', 'init', 'main']
+           'compare', 'train', 'evaluate', 'whole_number', 'bench', 'print_rows', 'predict', 'merge', 'init', 'main']
 
 # %% ../nbs/12_cli.ipynb #09cc0362
 import sys, warnings
@@ -136,6 +136,29 @@ def evaluate(
     classifier = Classifier.load(folder, base=base)
     chosen = chosen_settings(profile, settings, set_, classifier.settings, data=data, n_test=n_test)
     for name, value in score_classifier(classifier, chosen).items(): print(f"{name:14} {value:.4g}")
+
+# %% ../nbs/12_cli.ipynb #aaebab78
+def whole_number(least: int, shown: str):
+    "The type of a flag that counts something"
+    return Annotated[int, typer.Option(min=least, help=shown, metavar="")]
+
+@app.command(epilog="Example: sentiment bench --data my-reviews.csv --max-length 512 --methods lora --measure variants,parts")
+def bench(
+    profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
+    max_length: MaxLength = None, methods: Annotated[str, typer.Option(help="full, lora or both", metavar="")] = "full,lora",
+    measure: Annotated[str, typer.Option(help="variants, profile, parts, growth", metavar="")] = "variants",
+    rounds: whole_number(1, "times each variant is measured") = 3, steps: whole_number(1, "training steps per measurement") = 20,
+    shape: Annotated[str, typer.Option(help="bert-base: random weights of that shape", show_default="the encoder's own", metavar="")] = "",
+    set_: Set = None, out: out_flag("runs/bench") = Path("runs/bench")):
+    "Measure the fast path beside the plain recipe: tokens per second, padding, memory, share of the peak."
+    chosen = chosen_settings(profile, settings, set_, model=model, data=data, n_train=n_train, max_length=max_length)
+    names, measures = ([part.strip() for part in text.split(",") if part.strip()] for text in (methods, measure))
+    quiet_libraries()
+    from sentiment_nbdev.comparison import prepare_rows
+    from sentiment_nbdev.speed import bench as run, check_bench
+    check_bench(names, measures, shape)
+    print(run(chosen, prepare_rows(chosen), out, names, measures, rounds, steps, shape, say))
+    say(f"Wrote {', '.join(f'{name}.json' for name in measures)} to {out}")
 
 # %% ../nbs/12_cli.ipynb #401aa1e4
 def _texts(texts: list[str], source: str | None) -> list[str]:

@@ -6,10 +6,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/models.html.md"""
 
 # %% auto #0
 __all__ = ['PADDING_FREE', 'encoder_config', 'find_head', 'load_encoder', 'PackedAttention', 'packed_attention', 'skips_padding',
-           'skip_padding', 'ParameterCount', 'count_parameters', 'plot_trainable', 'weights_sha256', 'public_settings',
-           'write_card', 'read_card', 'save_classifier', 'weight_bytes']
+           'skip_padding', 'QuickDropout', 'make_quick', 'ParameterCount', 'count_parameters', 'plot_trainable',
+           'weights_sha256', 'public_settings', 'write_card', 'read_card', 'save_classifier', 'weight_bytes']
 
-# %% ../nbs/05_models.ipynb #e2aa71bf
+# %% ../nbs/05_models.ipynb #f66670a2
 import hashlib, json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from safetensors import SafetensorError
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForSequenceClassification, set_seed
-from .settings import CARD, InputError, Settings, choose_device, choose_padding_free, write_atomically
+from .settings import CARD, InputError, Settings, choose_device, choose_on_cpu, write_atomically
 from .data import label_maps
 from .tokenization import find_encoder
 from .collation import Packing, pack, unpack
@@ -136,13 +136,13 @@ def skips_padding(
     "Whether the model computes nothing for padding"
     return model.config._attn_implementation == "packed"
 
-# %% ../nbs/05_models.ipynb #f7ff51b1
+# %% ../nbs/05_models.ipynb #e6c48fc1
 def skip_padding(
     model,              # A sequence classifier, with or without adapter
     settings: Settings,
 ):                      # The same model, changed in place
     "Compute nothing for padding, if the settings and the architecture allow it"
-    if skips_padding(model) or not choose_padding_free(settings, choose_device(settings)): return model
+    if skips_padding(model) or not choose_on_cpu(settings.padding_free, choose_device(settings)): return model
     if (kind := model.config.model_type) not in PADDING_FREE:
         if settings.padding_free == "auto": return model
         raise InputError(f"padding_free is on, but it is not tested on {kind}, only on {', '.join(PADDING_FREE)}: choose auto or off")
@@ -151,6 +151,28 @@ def skip_padding(
     whole.base_model.encoder.register_forward_pre_hook(_pack_inputs, with_kwargs=True)
     whole.base_model.encoder.register_forward_hook(_unpack_outputs, with_kwargs=True)
     return model
+
+# %% ../nbs/05_models.ipynb #27b49cb4
+class QuickDropout(nn.Dropout):
+    "Dropout that takes four decisions from each 64-bit random number"
+    def forward(self, x): # Any shape
+        "x in evaluation; in training some numbers are 0 and the others scaled up"
+        if not self.training or not self.p: return x
+        drop = round(2**16 * self.p)
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-2**63, None).view(torch.int16)
+        keep = numbers[:x.numel()].view(x.shape) >= drop - 2**15
+        return x * keep * (2**16 / (2**16 - drop))
+
+# %% ../nbs/05_models.ipynb #57da45c5
+def make_quick(
+    model,              # A sequence classifier, with or without adapter
+    settings: Settings,
+):                      # The same model, changed in place; what it computes stays the same
+    "Skip the padding and throw cheaper dice, as far as settings, machine and architecture allow"
+    if choose_on_cpu(settings.quick_dropout, choose_device(settings)):
+        for name in [name for name, layer in model.named_modules() if type(layer) is nn.Dropout]:
+            model.set_submodule(name, QuickDropout(model.get_submodule(name).p).train(model.training))
+    return skip_padding(model, settings)
 
 # %% ../nbs/05_models.ipynb #eb43a3b1
 @dataclass(frozen=True)

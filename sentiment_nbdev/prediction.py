@@ -8,7 +8,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/prediction.html.md"""
 __all__ = ['model_settings', 'load_whole', 'load_saved', 'check_texts', 'Prediction', 'Classifier', 'prediction_table',
            'table_accuracy', 'score_classifier', 'label_texts', 'find_text_column', 'predict_file', 'write_rows']
 
-# %% ../nbs/09_prediction.ipynb #42818827
+# %% ../nbs/09_prediction.ipynb #79457e42
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from .settings import InputError, Settings, choose_device, write_atomically
 from .data import FORMATS, load_reviews, read_rows
 from .tokenization import find_encoder, load_tokenizer, tokenize
-from .models import read_card, skip_padding
+from .models import read_card, make_quick
 from .metrics import score_logits, wilson_interval
 from .training import predict_logits
 from .lora import card_settings, load_adapter
@@ -80,7 +80,7 @@ class Prediction(NamedTuple):
     label: str
     probability: float # Of this label, from 0 to 1
 
-# %% ../nbs/09_prediction.ipynb #87a3eeb4
+# %% ../nbs/09_prediction.ipynb #9d67d204
 @dataclass
 class Classifier:
     "Texts to labels, whatever was trained"
@@ -97,7 +97,7 @@ class Classifier:
         "Load what is in the folder; an adapter finds its encoder by itself"
         model, settings = load_saved(folder, base)
         settings = replace(settings, device=device)
-        return cls(skip_padding(model, settings).to(choose_device(settings)).eval(), load_tokenizer(settings), settings)
+        return cls(make_quick(model, settings).to(choose_device(settings)).eval(), load_tokenizer(settings), settings)
 
     def logits(self, texts: list[str]) -> np.ndarray:
         "Logits (N, classes) of N texts, in their order"

@@ -8,7 +8,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/settings.html.md"""
 __all__ = ['CHOICES', 'AT_LEAST', 'BETWEEN', 'PINS', 'PLAIN', 'PROFILES', 'METHODS', 'FIELDS', 'CARD', 'InputError', 'option',
            'RowSettings', 'EncoderSettings', 'TrainingSettings', 'LoRASettings', 'Settings', 'profile_settings',
            'parse_value', 'read_settings_file', 'change_settings', 'load_settings', 'check_folder', 'write_atomically',
-           'write_settings', 'choose_device', 'choose_precision', 'choose_padding_free', 'quiet_libraries']
+           'write_settings', 'choose_device', 'choose_precision', 'choose_on_cpu', 'quiet_libraries']
 
 # %% ../nbs/01_settings.ipynb #07c0237e
 import configparser, os, shutil, sys, tempfile, warnings
@@ -42,7 +42,7 @@ class RowSettings:
     n_test: int = option(1000, "test rows")
     sample_seed: int = option(42, "seed that picks the rows")
 
-# %% ../nbs/01_settings.ipynb #7be5c028
+# %% ../nbs/01_settings.ipynb #c6c39bc6
 @dataclass(frozen=True)
 class EncoderSettings:
     "Which pretrained encoder, and how much of each text it reads"
@@ -53,6 +53,7 @@ class EncoderSettings:
     attention_dropout: float = option(0.0, "dropout on attention weights; above 0 the quick attention on the CPU is off")
     hidden_dropout: float = option(0.1, "dropout on the hidden layers")
     padding_free: str = option("auto", "auto, on or off: on computes nothing for padding inside the encoder")
+    quick_dropout: str = option("auto", "auto, on or off: on makes four dropout decisions from each random number")
 
 # %% ../nbs/01_settings.ipynb #a020dbc7
 @dataclass(frozen=True)
@@ -81,10 +82,10 @@ class LoRASettings:
     lora_dropout: float = option(0.0, "dropout on the update's input")
     lora_targets: tuple[str, ...] = option(("query", "value"), "names of the linear layers that get an update")
 
-# %% ../nbs/01_settings.ipynb #354bcae4
+# %% ../nbs/01_settings.ipynb #22811345
 CHOICES = dict(truncation_side=("left", "right"), sampling=("group_by_length", "random"), eval_order=("by_length", "as_given"),
                device=("auto", "cuda", "mps", "cpu"), precision=("auto", "fp32", "bf16", "fp16"),
-               padding_free=("auto", "on", "off"), optimizer=("adamw_torch_fused", "adamw_torch"),
+               padding_free=("auto", "on", "off"), quick_dropout=("auto", "on", "off"), optimizer=("adamw_torch_fused", "adamw_torch"),
                profile=("embedded", "imdb", "original"))
 AT_LEAST = dict(n_train=1, n_validation=1, n_test=1, max_length=3, epochs=1, batch_size=1, eval_batch_size=1,
                 lr_trials=1, lora_r=1, lora_alpha=1, weight_decay=0)
@@ -111,18 +112,18 @@ def _check(name: str, value):
     if name in BETWEEN and not BETWEEN[name][0] <= value < BETWEEN[name][1]:
         raise InputError(f"{name} is {value}: it must be at least {BETWEEN[name][0]} and below {BETWEEN[name][1]}")
 
-# %% ../nbs/01_settings.ipynb #f98dfab7
+# %% ../nbs/01_settings.ipynb #d310689b
 PINS = {"sentence-transformers/all-MiniLM-L6-v2": "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
         "google-bert/bert-base-uncased": "86b5e0934494bd15c9632b12f734a8a67f723594",
         "stanfordnlp/imdb": "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"} # hub name to commit
 _IMDB = dict(model="google-bert/bert-base-uncased", revision=PINS["google-bert/bert-base-uncased"],
              data="stanfordnlp/imdb", data_revision=PINS["stanfordnlp/imdb"], n_validation=500, max_length=512)
-PLAIN = dict(precision="fp32", padding_free="off", sampling="random", attention_dropout=0.1, hidden_dropout=0.1, lora_dropout=0.01,
-             optimizer="adamw_torch", eval_order="as_given", eval_batch_size=8) # what the first notebook did
+PLAIN = dict(precision="fp32", padding_free="off", quick_dropout="off", sampling="random", attention_dropout=0.1, hidden_dropout=0.1,
+             lora_dropout=0.01, optimizer="adamw_torch", eval_order="as_given", eval_batch_size=8) # what the first notebook did
 PROFILES = dict(
     embedded={},
     imdb=dict(_IMDB, batch_size=16, lr_full=3e-5, lr_lora=5e-4),
-    original=dict(_IMDB, lr_full=1e-3, lr_lora=1e-3, lora_targets=("query", "key"), **PLAIN))
+    original=_IMDB | dict(lr_full=1e-3, lr_lora=1e-3, lora_targets=("query", "key")) | PLAIN)
 METHODS = ("bow", "probe", "lora", "full")
 
 # %% ../nbs/01_settings.ipynb #3d4b83c7
@@ -263,13 +264,13 @@ def choose_precision(
     can = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
     return "bf16" if can.get("avx512_bf16") or can.get("amx_bf16") else "fp32"
 
-# %% ../nbs/01_settings.ipynb #ea797a62
-def choose_padding_free(
-    settings: Settings,
-    device,             # The `torch.device` the model will run on
+# %% ../nbs/01_settings.ipynb #62e46cc5
+def choose_on_cpu(
+    choice: str, # auto, on or off
+    device,      # The `torch.device` the model will run on
 ) -> bool:
-    "Whether padding is dropped inside the encoder: as the settings say, or on CPUs"
-    return settings.padding_free == "on" or (settings.padding_free == "auto" and device.type == "cpu")
+    "On, off, or (auto) on for CPUs"
+    return choice == "on" or (choice == "auto" and device.type == "cpu")
 
 # %% ../nbs/01_settings.ipynb #b9e6084d
 def quiet_libraries(

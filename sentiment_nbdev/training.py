@@ -11,7 +11,7 @@ __all__ = ['STYLE', 'PENALTIES', 'mean_loss', 'QuietProgress', 'SentimentTrainer
            'check_checkpoint', 'open_test', 'smooth', 'plot_losses', 'fit_logistic', 'encoder_features', 'set_head',
            'fit_probe']
 
-# %% ../nbs/07_training.ipynb #899a89f6
+# %% ../nbs/07_training.ipynb #c0edf2b2
 import hashlib, json, math, os, platform, tempfile, threading, time
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from .settings import (PLAIN, InputError, Settings, choose_device, choose_precis
                                       write_atomically)
 from .tokenization import token_lengths
 from .collation import LengthGroupedSampler, batches_of, make_collator
-from .models import count_parameters, find_head, public_settings, skip_padding, skips_padding
+from .models import QuickDropout, count_parameters, find_head, public_settings, make_quick, skips_padding
 from .metrics import compute_metrics, score_logits
 
 # %% ../nbs/07_training.ipynb #dac1a580
@@ -183,14 +183,15 @@ def describe_environment(
                 precision=choose_precision(settings, device),
                 load=os.getloadavg() if hasattr(os, "getloadavg") else None, date=time.strftime("%Y-%m-%d", time.gmtime()))
 
-# %% ../nbs/07_training.ipynb #b0876410
+# %% ../nbs/07_training.ipynb #2c8b8781
 def speed_parts(
     model,              # As it runs
     settings: Settings,
 ) -> dict:              # Name of a part to its value on this machine
     "The parts in which the fast path differs from the plain recipe, as they run here"
     return {name: getattr(settings, name) for name in PLAIN} | dict(
-        precision=choose_precision(settings, choose_device(settings)), padding_free="on" if skips_padding(model) else "off")
+        precision=choose_precision(settings, choose_device(settings)), padding_free="on" if skips_padding(model) else "off",
+        quick_dropout="on" if any(isinstance(layer, QuickDropout) for layer in model.modules()) else "off")
 
 # %% ../nbs/07_training.ipynb #84a5b004
 def _plain(value):
@@ -217,7 +218,7 @@ def read_record(
     try: return RunRecord(**json.loads(Path(path).read_text()))
     except (OSError, ValueError, TypeError) as e: raise InputError(f"{path} is not a record of a run: {e}") from None
 
-# %% ../nbs/07_training.ipynb #a7c65c97
+# %% ../nbs/07_training.ipynb #c7a87d2e
 def make_trainer(
     model,              # What asks for gradients is trained
     tokens,            # Tokenized train and validation splits
@@ -228,7 +229,7 @@ def make_trainer(
 ) -> SentimentTrainer:
     "A trainer that selects on the validation split and never sees the test split"
     return SentimentTrainer(
-        skip_padding(model, settings), training_arguments(settings, lr, folder), sampling=settings.sampling, callbacks=[Stopwatch()],
+        make_quick(model, settings), training_arguments(settings, lr, folder), sampling=settings.sampling, callbacks=[Stopwatch()],
         train_dataset=tokens["train"], eval_dataset=tokens["validation"].select(evaluation_order(tokens["validation"], settings)),
         data_collator=make_collator(tokenizer), processing_class=tokenizer, compute_metrics=compute_metrics)
 
@@ -371,7 +372,7 @@ def set_head(
     if len(weight) == 1: weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     with torch.no_grad(): head.weight.copy_(weight), head.bias.copy_(bias)
 
-# %% ../nbs/07_training.ipynb #bf6fe8e2
+# %% ../nbs/07_training.ipynb #27c85324
 def fit_probe(
     model,              # A sequence classifier; its head is replaced
     tokens,            # Tokenized train and validation splits
@@ -379,7 +380,7 @@ def fit_probe(
     settings: Settings,
 ) -> RunRecord:
     "Freeze the encoder and fit the head by logistic regression"
-    _ = skip_padding(model, settings).to(choose_device(settings)).requires_grad_(False).get_submodule(find_head(model)).requires_grad_(True)
+    _ = make_quick(model, settings).to(choose_device(settings)).requires_grad_(False).get_submodule(find_head(model)).requires_grad_(True)
     start = time.perf_counter()
     with PeakMemory(choose_device(settings)) as peak:
         features = {name: encoder_features(model, tokens[name], tokenizer, settings) for name in ("train", "validation")}

@@ -5,7 +5,7 @@ import pytest
 from sentiment_nbdev.comparison import read_records, write_results
 
 RESULTS = Path(__file__).resolve().parent.parent/"results"
-FOLDERS = sorted(path.parent for path in RESULTS.glob("*/results.json"))
+FOLDERS = sorted(path.parent for path in RESULTS.rglob("results.json"))
 
 
 def test_there_are_results(): assert FOLDERS

@@ -1,15 +1,18 @@
-"The fast path is the plain recipe, only faster: same logits, same gradients, same saved files."
+"The fast path is the plain recipe, only faster: same logits, same gradients, same saved files. And the benchmark counts right."
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from sentiment_nbdev.collation import Packing, make_collator, pack, unpack
 from sentiment_nbdev.comparison import prepare_rows
 from sentiment_nbdev.lora import add_lora, merge_adapter
-from sentiment_nbdev.models import PADDING_FREE, PackedAttention, load_encoder, packed_attention, skip_padding, skips_padding
+from sentiment_nbdev.models import PADDING_FREE, PackedAttention, QuickDropout, load_encoder, packed_attention, skip_padding, skips_padding
 from sentiment_nbdev.settings import PLAIN, InputError, Settings, load_settings
+from sentiment_nbdev.speed import Job, ablation_jobs, job_model, training_flops
 from sentiment_nbdev.training import mean_loss, predict_logits
 
 ON, OFF = Settings(padding_free="on", device="cpu", hidden_dropout=0.0), Settings(padding_free="off", device="cpu", hidden_dropout=0.0)
@@ -123,6 +126,29 @@ def test_plain_is_one_flag_and_the_original_profile():
     assert load_settings(plain=True, optimizer="adamw_torch_fused").optimizer == "adamw_torch_fused"
 
 
+@pytest.mark.parametrize("flags, expected", [(["--plain"], PLAIN), ([], dict(padding_free="on", quick_dropout="on", attention_dropout=0.0))])
+def test_the_record_says_which_parts_ran(command, tmp_path, flags, expected):
+    code, _, err = command("train", "lora", *flags, "--n-train", "16", "--n-validation", "16", "--n-test", "16", "--max-length", "16", "--epochs", "1",
+                           "--set", "device=cpu", "--out", tmp_path/"run")
+    assert code == 0, err
+    parts = json.loads((tmp_path/"run"/"record.json").read_text())["environment"]["parts"]
+    assert parts.keys() == PLAIN.keys() and expected.items() <= parts.items()
+
+
+@pytest.mark.parametrize("p", [0.01, 0.1, 0.5])
+def test_quick_dropout_is_dropout(p):
+    torch.manual_seed(0)
+    x = torch.ones(400, 1001, requires_grad=True)
+    out = QuickDropout(p)(x)
+    assert (out == 0).float().mean().item() == pytest.approx(p, abs=4 * (p * (1 - p) / x.numel()) ** 0.5)
+    assert out.max().item() == pytest.approx(1 / (1 - p), rel=1e-4)
+    assert torch.equal(torch.autograd.grad(out.sum(), x)[0], out)     # the gradient passes where the number passed, equally scaled
+    assert torch.equal(QuickDropout(p).eval()(x), x)
+    lanes = (out == 0).float().flatten()[: x.numel() // 4 * 4].view(-1, 4)
+    assert (lanes.mean(dim=0) - p).abs().max() < 5 * (p * (1 - p) / len(lanes)) ** 0.5     # none of the four decisions is biased
+    assert torch.corrcoef(lanes.T).fill_diagonal_(0).abs().max() < 5 / len(lanes) ** 0.5   # nor linked to another
+
+
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 @cuda
@@ -148,3 +174,43 @@ def test_a_step_on_cuda_lowers_the_loss(padding_free):
         loss.backward(), optimizer.step(), optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_bench_writes_what_it_prints(process, tmp_path):
+    run = process("bench", "--shape", "tiny", "--methods", "lora", "--rounds", "1", "--steps", "2", "--n-train", "32", "--max-length", "32",
+                  "--set", "n_validation=16", "--set", "n_test=16", "--set", "device=cpu", "--out", "bench")
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path/"bench"/"variants.json").read_text())
+    assert [line["variant"] for line in found["summary"]] == ["plain", "tuned", "ours"]
+    plain, tuned, ours = found["runs"]
+    assert plain["tokens"] == tuned["tokens"] == ours["tokens"] == ours["computed_tokens"] == ours["eval_computed_tokens"]
+    assert plain["parts"]["precision"] == "fp32" and plain["parts"]["padding_free"] == tuned["parts"]["padding_free"] == "off"
+    assert plain["computed_tokens"] >= tuned["computed_tokens"] > ours["computed_tokens"]
+    assert f"{found['summary'][2]['tokens_per_second'][0]:,.0f}" in run.stdout
+
+
+@pytest.mark.parametrize("flags, told", [
+    (["--methods", "probe"], "unknown method 'probe'"), (["--measure", "speed"], "unknown measurement 'speed'"), (["--methods", ","], "nothing to measure"),
+    (["--shape", "huge"], "unknown shape 'huge'"), (["--rounds", "0"], "greater than or equal to 1"), (["--n-train", "8"], "raise --n-train or lower --steps")])
+def test_bench_says_what_is_wrong_before_it_measures(command, flags, told):
+    code, out, err = command("bench", *flags)
+    assert code == 2 and told in err and not out and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("method, tolerance", [("full", 0), ("lora", 0.05)])
+def test_counted_operations_are_those_that_run(method, tolerance):
+    job = Job(replace(ON, precision="fp32", lora_r=1, lora_alpha=1), method, {}, shape="bert-base")
+    with torch.device("meta"): model = job_model(job)
+    ids = torch.zeros(2, 64, dtype=torch.long, device="meta")
+    with FlopCounterMode(display=False) as counter: model(input_ids=ids).logits.sum().backward()
+    encoder = next(name for name in counter.get_flop_counts() if name.endswith(".encoder"))
+    ran = sum(counter.get_flop_counts()[encoder].values())
+    assert abs(ran / training_flops(model.config, [64, 64], method) - 1) <= tolerance
+
+
+def test_parts_are_taken_one_at_a_time(settings):
+    jobs = ablation_jobs(replace(settings, precision="bf16", padding_free="on"), "lora", {})
+    plain, ours = jobs["nothing", "alone"].settings, jobs["nothing", "removed"].settings
+    for (part, how), job in jobs.items():
+        changed = {name for name in PLAIN if getattr(job.settings, name) != getattr(plain if how == "alone" else ours, name)}
+        assert changed == ({part} if part != "nothing" else set())

@@ -3,4 +3,4 @@ from pathlib import Path
 
 from sentiment_nbdev.comparison import read_records, write_results
 
-for folder in sorted(Path(__file__).resolve().parent.parent.glob("results/*/")): write_results(read_records(folder), folder)
+for records in sorted(Path(__file__).resolve().parent.parent.glob("results/**/records/")): write_results(read_records(records.parent), records.parent)
