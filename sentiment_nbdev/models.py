@@ -68,38 +68,50 @@ def load_encoder(
     if f"{find_head(model)}.weight" not in report["missing_keys"]: _fresh_head(model)
     return model
 
-# %% ../nbs/05_models.ipynb #f7b41085
+# %% ../nbs/05_models.ipynb #4e374832
 def _rows(bounds):
     "Slices of the rows whose borders are `bounds`"
     return [slice(start, end) for start, end in zip(bounds, bounds[1:])]
+
+def _tables(flat, bounds, heads):
+    "A buffer as one table (heads, n, n) per row: one large piece of memory is cheaper than many small ones"
+    lengths = [row.stop - row.start for row in _rows(bounds)]
+    return [part.view(heads, n, n) for part, n in zip(flat.split([heads * n**2 for n in lengths]), lengths)]
 
 class PackedAttention(torch.autograd.Function):
     "Softmax attention inside each row of a packed batch, row by row; tensors are (1, heads, N, d)"
     @staticmethod
     def forward(ctx, query, key, value, bounds, scale):
-        query, out, weights = query * scale, torch.empty_like(value), []
-        for row in _rows(bounds):
-            p = torch.softmax(query[0, :, row] @ key[0, :, row].mT, dim=-1, dtype=query.dtype)
+        query, out, heads = query * scale, torch.empty_like(value), query.shape[1]
+        flat = query.new_empty(heads * sum((row.stop - row.start)**2 for row in _rows(bounds)))
+        for row, p in zip(_rows(bounds), _tables(flat, bounds, heads)):
+            torch.bmm(query[0, :, row], key[0, :, row].mT, out=p)
+            torch.softmax(p, dim=-1, out=p)
             out[0, :, row] = p @ value[0, :, row]
-            weights.append(p)
-        ctx.save_for_backward(query, key, value, *weights)
+        ctx.save_for_backward(query, key, value, flat)
         ctx.bounds, ctx.scale = bounds, scale
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        query, key, value, *weights = ctx.saved_tensors
-        dq, dk, dv = (torch.empty_like(t) for t in (query, key, value))
-        for row, p in zip(_rows(ctx.bounds), weights):
-            g = grad[0, :, row]
+        query, key, value, flat = ctx.saved_tensors
+        dq, dk, dv, tables = *(torch.empty_like(t) for t in (query, key, value)), _tables(flat, ctx.bounds, query.shape[1])
+        scratch = flat.new_empty(max(p.numel() for p in tables))
+        for row, p in zip(_rows(ctx.bounds), tables):
+            g, d = grad[0, :, row], scratch[:p.numel()].view_as(p)
             dv[0, :, row] = p.mT @ g
-            d = torch.ops.aten._softmax_backward_data(g @ value[0, :, row].mT, p, -1, p.dtype)
+            torch.bmm(g, value[0, :, row].mT, out=d)
+            torch.ops.aten._softmax_backward_data.out(d, p, -1, p.dtype, grad_input=d)
             dq[0, :, row] = d @ key[0, :, row]
             dk[0, :, row] = d.mT @ query[0, :, row]
         return dq.mul_(ctx.scale), dk, dv, None, None
 
-# %% ../nbs/05_models.ipynb #35b36de7
+# %% ../nbs/05_models.ipynb #904a1168
+def _has_varlen(query):
+    "Whether PyTorch's kernel for rows of different lengths can take this tensor"
+    return query.is_cuda and query.dtype != torch.float32 and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
 def packed_attention(
     module, query, key, value, # The layer and its tensors (1, heads, N, d)
     attention_mask: Packing,   # Where the rows begin
@@ -107,7 +119,7 @@ def packed_attention(
 ) -> tuple:                    # (output (1, N, heads, d), None)
     "Attention for `transformers` in which each row of a packed batch sees only itself"
     scale, bounds = scaling or query.shape[-1] ** -0.5, attention_mask.offsets
-    if query.is_cuda and query.dtype != torch.float32 and not dropout:
+    if _has_varlen(query) and not dropout:
         from torch.nn.attention.varlen import varlen_attn
         q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))   # (N, heads, d)
         return varlen_attn(q, k, v, bounds, bounds, attention_mask.longest, attention_mask.longest, scale=scale)[None], None

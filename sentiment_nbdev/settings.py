@@ -55,7 +55,7 @@ class EncoderSettings:
     padding_free: str = option("auto", "auto, on or off: on computes nothing for padding inside the encoder")
     quick_dropout: str = option("auto", "auto, on or off: on makes four dropout decisions from each random number")
 
-# %% ../nbs/01_settings.ipynb #a020dbc7
+# %% ../nbs/01_settings.ipynb #aaa938e2
 @dataclass(frozen=True)
 class TrainingSettings:
     "How the encoder is trained"
@@ -67,7 +67,7 @@ class TrainingSettings:
     eval_order: str = option("by_length", "order of the rows inside an evaluation: by_length or as_given")
     optimizer: str = option("adamw_torch_fused", "adamw_torch_fused or adamw_torch: the same steps, one kernel or many")
     lr_full: float = option(5e-5, "learning rate of full fine-tuning")
-    lr_lora: float = option(2e-3, "learning rate of LoRA")
+    lr_lora: float = option(1e-3, "learning rate of LoRA")
     lr_trials: int = option(1, "learning rates each method tries, a factor 2 apart; validation accuracy picks")
     weight_decay: float = option(0.01, "AdamW weight decay")
     device: str = option("auto", "auto, cuda, mps or cpu")

@@ -6,14 +6,14 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/speed.html.md"""
 
 # %% auto #0
 __all__ = ['TUNED', 'VARIANTS', 'SHAPES', 'MEASURES', 'forward_flops', 'training_flops', 'matrix_peak', 'variant_settings', 'Job',
-           'random_encoder', 'job_model', 'stock_trainer', 'our_trainer', 'TokenCount', 'measure', 'in_fresh_process',
-           'first_rows', 'bench_variants', 'rates', 'summarise_runs', 'speedup', 'bench_table', 'read_bench',
-           'speed_summary', 'profile_step', 'profile_table', 'ablation_jobs', 'bench_parts', 'part_speeds',
-           'plot_parts', 'fixed_rows', 'growth_jobs', 'bench_growth', 'plot_growth', 'predicted_memory', 'kept_bytes',
-           'check_bench', 'bench', 'save_pictures']
+           'random_encoder', 'job_model', 'ReturnMemory', 'stock_trainer', 'our_trainer', 'TokenCount', 'measure',
+           'in_fresh_process', 'first_rows', 'bench_variants', 'rates', 'summarise_runs', 'speedup', 'bench_table',
+           'read_bench', 'speed_summary', 'profile_step', 'profile_table', 'ablation_jobs', 'bench_parts',
+           'part_speeds', 'plot_parts', 'fixed_rows', 'growth_jobs', 'bench_growth', 'plot_growth', 'predicted_memory',
+           'kept_bytes', 'check_bench', 'bench', 'save_pictures']
 
-# %% ../nbs/11_speed.ipynb #4f23a20a
-import json, multiprocessing, tempfile, time
+# %% ../nbs/11_speed.ipynb #af64101c
+import ctypes, json, multiprocessing, sys, tempfile, time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ import psutil, torch
 from datasets import Dataset
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoModelForSequenceClassification, BertConfig, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import AutoModelForSequenceClassification, BertConfig, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils.notebook import NotebookProgressCallback
 from .settings import (PLAIN, InputError, Settings, choose_device, choose_precision, quiet_libraries,
                                       write_atomically)
@@ -87,7 +87,7 @@ def variant_settings(
 # %% ../nbs/11_speed.ipynb #49215a43
 SHAPES = {"tiny": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64), "bert-base": {}}
 
-# %% ../nbs/11_speed.ipynb #c91eb084
+# %% ../nbs/11_speed.ipynb #900ac2ec
 @dataclass(frozen=True)
 class Job:
     "One thing to measure: how to train which rows"
@@ -97,6 +97,7 @@ class Job:
     stock: bool = False   # transformers' Trainer as it is, instead of ours
     shape: str = ""       # tiny or bert-base: random weights of that shape; empty takes the settings' encoder
     evaluate: bool = True # Measure the evaluation, too
+    trim: bool = False    # Return freed memory to the operating system after every step
 
 # %% ../nbs/11_speed.ipynb #c3315d6f
 def random_encoder(
@@ -116,7 +117,12 @@ def job_model(
     model = random_encoder(job.settings, job.shape) if job.shape else load_encoder(job.settings)
     return add_lora(model, job.settings) if job.method == "lora" else model
 
-# %% ../nbs/11_speed.ipynb #7b7236d7
+# %% ../nbs/11_speed.ipynb #05f4fccc
+class ReturnMemory(TrainerCallback):
+    "Asks glibc to return the pages that nobody uses after every step; elsewhere it does nothing"
+    def on_step_end(self, args, state, control, **_):
+        if sys.platform == "linux": getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
+
 def stock_trainer(job: Job, model, rows, folder) -> Trainer:
     "transformers' own Trainer, as tutorials call it"
     settings, device = job.settings, choose_device(job.settings)
@@ -136,7 +142,8 @@ def our_trainer(job: Job, model, rows, folder) -> SentimentTrainer:
     arguments = training_arguments(replace(job.settings, epochs=1), 1e-5, folder)
     arguments.eval_strategy = arguments.save_strategy = arguments.logging_strategy = "no"
     arguments.load_best_model_at_end = False
-    return SentimentTrainer(make_quick(model, job.settings), arguments, sampling=job.settings.sampling, callbacks=[Stopwatch()],
+    callbacks = [Stopwatch()] + job.trim * [ReturnMemory()]
+    return SentimentTrainer(make_quick(model, job.settings), arguments, sampling=job.settings.sampling, callbacks=callbacks,
                             train_dataset=rows, data_collator=make_collator(load_tokenizer(job.settings)))
 
 # %% ../nbs/11_speed.ipynb #1e621f3d
@@ -311,13 +318,13 @@ def profile_step(
     total = sum(time for time, *_ in events)
     return [dict(operation=key, calls=count / steps, ms=time / 1e3 / steps, share=time / total) for time, key, count in events[:20] if total]
 
-# %% ../nbs/11_speed.ipynb #6fabfd9d
+# %% ../nbs/11_speed.ipynb #94fa7e27
 def profile_table(
     profiles: dict, # Name to what `profile_step` found
     n: int = 8,     # Lines per profile
 ) -> str:
     "Profiles side by side as a markdown table, the costliest operations first"
-    def cell(lines, i): return f"{lines[i]['operation'].removeprefix('aten::')} {lines[i]['ms']:,.0f} ms ({lines[i]['share']:.0%})"
+    def cell(lines, i): return f"{lines[i]['operation'].split(': ')[-1].removeprefix('aten::')} {lines[i]['ms']:,.0f} ms ({lines[i]['share']:.0%})"
     return markdown_table([{"": i + 1, **{name: cell(lines, i) for name, lines in profiles.items()}} for i in range(n)])
 
 # %% ../nbs/11_speed.ipynb #7e18b6a5
@@ -373,7 +380,7 @@ def plot_parts(runs: list[dict], method: str, ax=None):
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
-# %% ../nbs/11_speed.ipynb #de5e7f03
+# %% ../nbs/11_speed.ipynb #dfc11bc9
 def fixed_rows(n: int, length: int, seed: int = 0) -> dict:
     "n rows of random token ids, all of one length"
     rng = np.random.default_rng(seed)
@@ -391,9 +398,10 @@ def growth_jobs(
     points = {("length", n): (settings, fixed_rows(steps * settings.batch_size, n)) for n in (64, 128, 256, 384, 512) if n <= longest}
     points |= {("rows", n): (settings, first_rows(rows, n)) for n in (125, 250, 500, 1000, 2000, 4000) if n <= len(train)}
     points |= {("batch size", n): (replace(settings, batch_size=n), first_rows(rows, min(len(train), 160))) for n in (2, 4, 8, 16, 32)}
-    return {(axis, n, variant): Job(variant_settings(chosen, variant), method, sample, variant != "ours", evaluate=False)
-            for (axis, n), (chosen, sample) in points.items() for variant in ("plain", "ours")
-            if not (variant == "plain" and axis == "rows" and n > 500)}     # the line is clear by then, and it takes an hour
+    variants = {"length": ("plain", "ours"), "rows": ("ours", "trimmed"), "batch size": ("ours",)}
+    return {(axis, n, variant): Job(chosen if variant != "plain" else variant_settings(chosen, variant), method, sample, variant == "plain",
+                                    evaluate=False, trim=variant == "trimmed")
+            for (axis, n), (chosen, sample) in points.items() for variant in variants[axis]}
 
 def bench_growth(settings, rows: Rows, methods=("full", "lora"), steps: int = 20, tell=lambda line: None) -> list[dict]:
     "Measure every job of the growth curves: one dict per measurement"
