@@ -293,13 +293,14 @@ def speed_summary(
     where = found["environment"]
     return "\n".join(lines) + f"\n\nBatches of {found['settings']['batch_size']}, up to {found['settings']['max_length']} tokens, {where['hardware']}, {where['threads']} threads."
 
-# %% ../nbs/11_speed.ipynb #aa78ea20
+# %% ../nbs/11_speed.ipynb #c24a228b
 def profile_step(
     job: Job,
     length: int = 384, # Tokens of each row: random ids, a full batch without padding
     steps: int = 3,    # Profiled steps, after two others
 ) -> list[dict]:       # Per operation: name, calls per step, milliseconds per step, share of the step
     "Where the time of a training step goes, the costliest operations first"
+    quiet_libraries(terminal=False)
     settings, device = job.settings, choose_device(job.settings)
     model = make_quick(job_model(job), settings).to(device).train()
     ids, labels = (torch.randint(0, high, size, device=device) for high, size in ((1000, (settings.batch_size, length)), (2, (settings.batch_size,))))
@@ -412,7 +413,7 @@ def bench_growth(settings, rows: Rows, methods=("full", "lora"), steps: int = 20
             tell(f"{method}, {axis} {value}, {variant}: {runs[-1]['seconds']:.1f} s")
     return runs
 
-# %% ../nbs/11_speed.ipynb #35a4daa0
+# %% ../nbs/11_speed.ipynb #c0958d50
 def plot_growth(
     runs: list[dict], # From `bench_growth`
     axis: str,        # length, rows or batch size
@@ -424,7 +425,7 @@ def plot_growth(
         for variant, line in (("plain", ":"), ("ours", "-")):
             points = sorted((r["value"], 1e3 * r["seconds"] / r["rows"]) for r in runs if (r["method"], r["axis"], r["variant"]) == (method, axis, variant))
             if points: ax.plot(*zip(*points), line, marker=marker, color=color, mec="black", label=f"{method}, {variant}")
-    ax.set(xscale="log", yscale="log", xlabel=dict(length="tokens per row")  .get(axis, axis), ylabel="milliseconds per row")
+    ax.set(xscale="log", yscale="log", xlabel=dict(length="tokens per row").get(axis, axis), ylabel="milliseconds per row")
     ax.set_xticks(values := sorted({r["value"] for r in runs if r["axis"] == axis}), values, minor=False)
     ax.xaxis.set_minor_locator(plt.NullLocator())
     ax.spines[["top", "right"]].set_visible(False)
@@ -456,7 +457,7 @@ def kept_bytes(
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor): compute()
     return sum(size for size, _ in kept.values())
 
-# %% ../nbs/11_speed.ipynb #3dd96266
+# %% ../nbs/11_speed.ipynb #d40880bb
 MEASURES = ("variants", "profile", "parts", "growth")
 
 def _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, tell) -> dict:
@@ -464,7 +465,7 @@ def _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, tel
     if name == "profile":
         jobs = {f"{m}, {v}": Job(variant_settings(settings, v), m, {}, shape=shape) for m in methods for v in VARIANTS}
         return dict(profiles={key: in_fresh_process(profile_step, job, min(settings.max_length, 384)) for key, job in jobs.items()})
-    if name == "parts": return dict(runs=bench_parts(settings, rows, methods, steps=max(1, steps // 2), tell=tell))
+    if name == "parts": return dict(runs=bench_parts(settings, rows, methods, rounds, max(1, steps // 2), tell))
     if name == "growth": return dict(runs=bench_growth(settings, rows, methods, steps, tell))
     runs = bench_variants(settings, rows, methods, rounds, steps, shape, tell)
     return dict(runs=runs, summary=summarise_runs(runs, peaks))
@@ -498,11 +499,11 @@ def bench(
         if name == "variants": table = bench_table(found["summary"])
     return table if "variants" in measures else f"Measured {', '.join(measures)}"
 
-# %% ../nbs/11_speed.ipynb #e275f08c
+# %% ../nbs/11_speed.ipynb #f6fb54a5
 def save_pictures(name: str, runs: list[dict], methods, out: str | Path):
     "parts.png or growth.png"
     panels = methods if name == "parts" else list(dict.fromkeys(r["axis"] for r in runs))
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4), layout="constrained", squeeze=False, sharey=name == "growth")
     for panel, ax in zip(panels, axes[0]): plot_parts(runs, panel, ax) if name == "parts" else plot_growth(runs, panel, ax)
     if name == "growth": axes[0][0].legend(frameon=False, fontsize=9)
     with write_atomically(Path(out)/f"{name}.png") as path: figure.savefig(path, dpi=120, metadata=dict(Software=None))
