@@ -68,7 +68,7 @@ def load_encoder(
     if f"{find_head(model)}.weight" not in report["missing_keys"]: _fresh_head(model)
     return model
 
-# %% ../nbs/05_models.ipynb #4e374832
+# %% ../nbs/05_models.ipynb #bdacead9
 def _rows(bounds):
     "Slices of the rows whose borders are `bounds`"
     return [slice(start, end) for start, end in zip(bounds, bounds[1:])]
@@ -78,6 +78,7 @@ def _tables(flat, bounds, heads):
     lengths = [row.stop - row.start for row in _rows(bounds)]
     return [part.view(heads, n, n) for part, n in zip(flat.split([heads * n**2 for n in lengths]), lengths)]
 
+# %% ../nbs/05_models.ipynb #93840d9f
 class PackedAttention(torch.autograd.Function):
     "Softmax attention inside each row of a packed batch, row by row; tensors are (1, heads, N, d)"
     @staticmethod
