@@ -28,7 +28,7 @@ notebooks: $(READY) ## run every lesson and store its outputs
 	$(BIN)/python tools/run_notebooks.py
 
 results: $(READY) ## make tables and pictures under results/ again from their records
-	$(BIN)/python tools/remake_results.py
+	$(BIN)/sentiment report
 
 readme: $(READY) ## write README.md from nbs/index.ipynb
 	$(BIN)/python tools/make_readme.py

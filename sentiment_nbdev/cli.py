@@ -1,4 +1,4 @@
-"""The lessons as commands: compare, train, evaluate, predict, merge, bench, init.
+"""The lessons as commands: compare, study, report, train, evaluate, predict, merge, bench, init.
 
 Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/cli.html.md"""
 
@@ -6,8 +6,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/cli.html.md"""
 
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
-           'app', 'Saved', 'Base', 'RowSet', 'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say',
-           'compare', 'train', 'evaluate', 'whole_number', 'bench', 'print_rows', 'predict', 'merge', 'init', 'main']
+           'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only', 'Threads',
+           'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say', 'compare', 'train', 'evaluate',
+           'whole_number', 'bench', 'grid', 'planned_study', 'study', 'report', 'print_rows', 'predict', 'merge',
+           'init', 'main']
 
 # %% ../nbs/12_cli.ipynb #09cc0362
 import sys, warnings
@@ -160,6 +162,77 @@ def bench(
     print(run(chosen, prepare_rows(chosen), out, names, measures, rounds, steps, shape, say))
     say(f"Wrote {', '.join(f'{name}.json' for name in measures)} to {out}")
 
+# %% ../nbs/12_cli.ipynb #e89c92ae
+def grid(
+    pairs: list[str], # "lora_r=1,4"
+) -> dict:            # Setting to its values, as text
+    "What --vary asks for"
+    found = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        if name not in FIELDS or not (values := [part for part in text.split(",") if part]):
+            raise InputError(f"--vary {pair}: write a setting and its values, such as lora_r=1,4")
+        found[name] = values
+    return found
+
+# %% ../nbs/12_cli.ipynb #5bfea9ad
+def planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str], methods: str, points: int, quick: bool, whole_test: bool):
+    "A study of the course, or a grid of one's own"
+    from sentiment_nbdev.comparison import check_methods
+    from sentiment_nbdev.study import STUDIES, Study, best_rates, grid_arms, plan_study
+    rates = best_rates(chosen, out.parent/"learning-rate")
+    if not vary: return plan_study(name, chosen, rates, seeds, points, quick, whole_test)
+    if name in STUDIES: raise InputError(f"--vary makes a study of your own: give it another name than {name}")
+    arms = grid_arms(check_methods([part.strip() for part in methods.split(",")]), grid(vary), points, rates)
+    return Study(name, arms, chosen, seeds or (chosen.seed,))
+
+# %% ../nbs/12_cli.ipynb #5ece935f
+StudyName = Annotated[str, typer.Argument(help="learning-rate, verdict, targets, labels, truncation, cost, calibration, traps, or a name for --vary")]
+Vary = Annotated[Optional[list[str]], typer.Option(help="a grid of your own; may be repeated; + joins the parts of one value", metavar="NAME=A,B")]
+GridMethods = Annotated[str, typer.Option(help="methods of a grid of your own", metavar="")]
+Quick = Annotated[bool, typer.Option("--quick", help="a handful of rows and one seed, to see that everything works")]
+List = Annotated[bool, typer.Option("--list", help="print a command per open run and do nothing")]
+Only = Annotated[Optional[str], typer.Option("--run", help="do only the run with this id", metavar="ID")]
+Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker", metavar="")]
+
+# %% ../nbs/12_cli.ipynb #bce43b05
+@app.command(epilog="Example: sentiment study learning-rate --data my-reviews.csv --max-length 256")
+def study(
+    ctx: typer.Context, name: StudyName,
+    profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
+    n_validation: NValidation = None, n_test: NTest = None, max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
+    plain: Plain = False, set_: Set = None, vary: Vary = None, methods: GridMethods = "lora,full",
+    points: whole_number(1, "learning rates per method") = 5, quick: Quick = False, list_: List = False, run: Only = None,
+    threads: Threads = None, out: out_flag("results/NAME") = None):
+    "Work on a grid of runs, alone or beside others; what is done stays done."
+    named = [parse_value("seed", seed) for seed in seed_list(seeds) if seed]
+    chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train, n_validation=n_validation,
+                             n_test=n_test, max_length=max_length, epochs=epochs, seed=str(named[0]) if named else None)
+    quiet_libraries(terminal=False)
+    import torch
+    from sentiment_nbdev.reports import report_study
+    from sentiment_nbdev.study import SOURCE, open_commands, run_study, write_study
+    if threads: torch.set_num_threads(threads)
+    out = out or Path("results")/(SOURCE.get(name, name) + "-quick" * quick)
+    plan = planned_study(name, chosen, out, tuple(named), vary or [], methods, points, quick, n_test is None)
+    write_study(plan, out)
+    if list_: return print(*open_commands(plan, out, ctx.obj), sep="\n")
+    run_study(plan, out, say, only=run)
+    print(report_study(out))
+
+# %% ../nbs/12_cli.ipynb #b4eb1dc1
+@app.command(epilog="Example: sentiment report results/verdict")
+def report(
+    folders: Annotated[Optional[list[Path]], typer.Argument(metavar="FOLDER", help="studies or comparisons", show_default="all under results")] = None,
+    add: Annotated[Optional[Path], typer.Option(help="take this record of a run into the tables", metavar="FILE")] = None,
+    out: Annotated[Path, typer.Option("--results", help="folder of all results", metavar="FOLDER")] = Path("results")):
+    "Make tables, pictures and the index of numbers again from the records; no training."
+    quiet_libraries()
+    from sentiment_nbdev.reports import add_record, report_all, report_folder
+    if add: say(f"Added to {add_record(add, out)}")
+    for folder in folders or []: print(report_folder(folder))
+    if not folders: say(f"Made {len(report_all(out))} reports under {out}")
+
 # %% ../nbs/12_cli.ipynb #401aa1e4
 def _texts(texts: list[str], source: str | None) -> list[str]:
     "The texts of the arguments, or the lines of standard input"
@@ -226,7 +299,7 @@ def main(
     "Run a command; wrong input becomes one line on stderr"
     with warnings.catch_warnings():
         warnings.showwarning = _warn
-        try: return app(arguments, standalone_mode=False) or 0
+        try: return app(arguments, standalone_mode=False, obj=list(sys.argv[1:] if arguments is None else arguments)) or 0
         except typer.TyperException as e: problem = e.format_message()
         except (InputError, OSError) as e: problem = str(e)
         except (KeyboardInterrupt, typer.Abort): return 130

@@ -6,13 +6,14 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/comparison.html.md"""
 
 # %% auto #0
 __all__ = ['Rows', 'prepare_rows', 'fit_tfidf', 'run_bow', 'train_method', 'lr_tries', 'tune_method', 'save_run', 'run_method',
-           'check_methods', 'record_path', 'run_seeds', 'summarise', 'markdown_table', 'read_results',
+           'check_methods', 'record_path', 'run_seeds', 'summarise', 'markdown_table', 'results_folder', 'read_results',
            'results_summary', 'paired_verdicts', 'plot_accuracy', 'plot_comparison', 'make_report', 'write_results',
            'read_records', 'compare']
 
 # %% ../nbs/10_comparison.ipynb #2b3fe40e
 import gc, json, time
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Callable, NamedTuple
 import matplotlib.pyplot as plt
@@ -24,7 +25,7 @@ from .settings import METHODS, InputError, Settings, check_folder, choose_device
 from .data import load_reviews
 from .tokenization import load_tokenizer, tokenize_reviews
 from .models import ParameterCount, load_encoder, plot_trainable, public_settings, save_classifier, weight_bytes, weights_sha256
-from .metrics import paired_difference, score_logits, verdict, wilson_interval
+from .metrics import calibrate, paired_difference, score_logits, verdict, wilson_interval
 from .training import (STYLE, PeakMemory, RunRecord, describe_environment, describe_rows, fine_tune, fit_logistic,
                                       fit_probe, open_test, plot_losses, read_record, write_record)
 from .lora import add_lora, check_targets, save_adapter
@@ -63,7 +64,8 @@ def run_bow(
         features = {name: tfidf.transform(list(split["text"])) for name, split in rows.reviews.items()}
         fit = fit_logistic(features, labels)
     seconds, size = time.perf_counter() - start, fit.coef_.size + fit.intercept_.size
-    scores = {name: score_logits(fit.predict_log_proba(features[name]), labels[name]) for name in ("validation", "test")}
+    found = [(fit.predict_log_proba(features[name]), labels[name]) for name in ("validation", "test")]
+    scores = dict(validation=score_logits(*found[0]), test=score_logits(*found[1]), calibration=calibrate(*found))
     correct = "".join("1" if right else "0" for right in fit.predict(features["test"]) == labels["test"])
     described = {name: describe_rows(split, len(settings.labels)) for name, split in rows.tokens.items()}
     cost = dict(seconds=seconds, peak_memory_bytes=peak.bytes, memory_of="process")
@@ -205,6 +207,12 @@ def markdown_table(
     rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
     return "\n".join("| " + " | ".join(line) + " |" for line in [cells[0], rule, *cells[1:]])
 
+# %% ../nbs/10_comparison.ipynb #f696e8dc
+def results_folder() -> Path:
+    "The committed records: inside the package when installed, beside it in a checkout"
+    package = Path(str(files("sentiment_nbdev")))
+    return package/"results" if (package/"results").is_dir() else package.parent/"results"
+
 # %% ../nbs/10_comparison.ipynb #3cb002c2
 def read_results(
     folder: str | Path, # Written by `write_results`
@@ -251,7 +259,7 @@ def plot_accuracy(
         ax.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt=marker, color=color, mec="black", ecolor="black", capsize=4)
         if row["seeds"] > 1: ax.plot([100 * row["accuracy_min"], 100 * row["accuracy_max"]], [y - 0.2] * 2, "|-", color="black", ms=6, lw=1)
         ax.annotate(f"{middle:.1f}", (middle, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
-    ax.set(yticks=range(len(summaries)), yticklabels=[row["method"] for row in summaries], ylim=(-0.6, len(summaries) - 0.4),
+    ax.set(yticks=range(len(summaries)), yticklabels=[row.get("name", row["method"]) for row in summaries], ylim=(-0.6, len(summaries) - 0.4),
            xlabel=f"test accuracy, % (n = {summaries[0]['n']:,}, 95 % interval)")
     ax.spines[["top", "right"]].set_visible(False)
     return ax

@@ -7,12 +7,12 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/training.html.md"""
 # %% auto #0
 __all__ = ['STYLE', 'PENALTIES', 'mean_loss', 'QuietProgress', 'SentimentTrainer', 'evaluation_order', 'autocast',
            'predict_logits', 'training_arguments', 'Stopwatch', 'PeakMemory', 'RunRecord', 'describe_rows',
-           'describe_environment', 'speed_parts', 'write_record', 'read_record', 'make_trainer', 'fine_tune',
-           'check_checkpoint', 'open_test', 'smooth', 'plot_losses', 'fit_logistic', 'encoder_features', 'set_head',
-           'fit_probe']
+           'describe_environment', 'speed_parts', 'pack_bits', 'unpack_bits', 'write_record', 'read_record',
+           'make_trainer', 'fine_tune', 'check_checkpoint', 'open_test', 'smooth', 'plot_losses', 'fit_logistic',
+           'encoder_features', 'set_head', 'fit_probe']
 
 # %% ../nbs/07_training.ipynb #c0edf2b2
-import hashlib, json, math, os, platform, tempfile, threading, time
+import base64, hashlib, json, math, os, platform, tempfile, threading, time
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +29,7 @@ from .settings import (PLAIN, InputError, Settings, choose_device, choose_precis
 from .tokenization import token_lengths
 from .collation import LengthGroupedSampler, batches_of, make_collator
 from .models import QuickDropout, count_parameters, find_head, public_settings, make_quick, skips_padding
-from .metrics import compute_metrics, score_logits
+from .metrics import calibrate, compute_metrics, score_logits
 
 # %% ../nbs/07_training.ipynb #dac1a580
 def mean_loss(
@@ -157,6 +157,10 @@ class RunRecord:
     correct: str = ""      # Per test row 1 (right) or 0 (wrong), in row order
     cost: dict = field(default_factory=dict)        # seconds, tokens per second, peak memory, bytes of the artefact
     environment: dict = field(default_factory=dict) # versions and hardware
+    calibration: dict = field(default_factory=dict) # temperature fitted on validation; test metrics before and after
+    by_length: list = field(default_factory=list)   # Per bin of text length: rows, correct ones, tokens, tokens cut off
+    status: str = "done"   # done, diverged (the loss became infinite) or failed (see error)
+    error: str = ""        # What stopped a failed run
 
 # %% ../nbs/07_training.ipynb #100277e1
 def describe_rows(
@@ -201,13 +205,30 @@ def _plain(value):
     if isinstance(value, float): return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
 
+# %% ../nbs/07_training.ipynb #0edfd980
+def pack_bits(
+    bits: str, # A 0 or 1 per row
+) -> str:      # base64 of the packed bits, first row first
+    "Correctness of each row, as short as JSON allows"
+    return base64.b64encode(np.packbits([bit == "1" for bit in bits])).decode() if bits else ""
+
+def unpack_bits(
+    packed: str, # From `pack_bits`
+    n: int,      # Rows
+) -> str:        # A 0 or 1 per row
+    "What `pack_bits` packed; a `ValueError` when it is too short"
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(packed), np.uint8))[:n]
+    if len(bits) < n: raise ValueError(f"correctness of {len(bits)} rows, but the test has {n}")
+    return "".join(map(str, bits))
+
 # %% ../nbs/07_training.ipynb #3923322d
 def write_record(
     record: RunRecord,
     path: str | Path, # The JSON file to make
 ) -> Path:
     "Write a record as JSON; the file appears whole or not at all"
-    with write_atomically(path) as temporary: temporary.write_text(json.dumps(_plain(asdict(record)), allow_nan=False) + "\n")
+    told = _plain(asdict(record)) | dict(correct=pack_bits(record.correct))
+    with write_atomically(path) as temporary: temporary.write_text(json.dumps(told, allow_nan=False) + "\n")
     return Path(path)
 
 # %% ../nbs/07_training.ipynb #621ec809
@@ -215,8 +236,10 @@ def read_record(
     path: str | Path, # A JSON file written by `write_record`
 ) -> RunRecord:
     "Read a record back"
-    try: return RunRecord(**json.loads(Path(path).read_text()))
-    except (OSError, ValueError, TypeError) as e: raise InputError(f"{path} is not a record of a run: {e}") from None
+    try:
+        told = json.loads(Path(path).read_text())
+        return RunRecord(**told | dict(correct=unpack_bits(told["correct"], told["test"].get("n", 0))))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e: raise InputError(f"{path} is not a record of a run: {e}") from None
 
 # %% ../nbs/07_training.ipynb #c7a87d2e
 def make_trainer(
@@ -295,15 +318,16 @@ def check_checkpoint(
 def open_test(
     record: RunRecord,  # The record of the finished training
     model,
-    tokens,            # Tokenized splits; only `test` is read
+    tokens,            # Tokenized splits; `validation` and `test` are read
     tokenizer,
     settings: Settings,
-) -> RunRecord:         # The record with test metrics and the correctness of each row
-    "Evaluate the finished model on the test split"
-    logits, labels = predict_logits(model, tokens["test"], tokenizer, settings), np.array(tokens["test"]["labels"])
+) -> RunRecord:         # The record with test metrics, calibration and the correctness of each row
+    "Evaluate the finished model on the test split; its temperature comes from the validation split"
+    found = [(predict_logits(model, tokens[name], tokenizer, settings), np.array(tokens[name]["labels"])) for name in ("validation", "test")]
+    logits, labels = found[1]
     correct = "".join("1" if right else "0" for right in logits.argmax(-1) == labels)
     rows = record.rows | dict(test=describe_rows(tokens["test"], len(settings.labels)))
-    return replace(record, rows=rows, test=score_logits(logits, labels), correct=correct)
+    return replace(record, rows=rows, test=score_logits(logits, labels), correct=correct, calibration=calibrate(*found))
 
 # %% ../nbs/07_training.ipynb #18c82041
 def smooth(

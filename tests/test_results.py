@@ -1,21 +1,47 @@
 """Committed results are what their records say, and the records are complete."""
+import json, re, shutil
 from pathlib import Path
 
-import pytest
+import matplotlib, pytest
 from sentiment_nbdev.comparison import read_records, write_results
+from sentiment_nbdev.reports import index_numbers, report_study
+from sentiment_nbdev.study import finals, read_study, trials
 
 RESULTS = Path(__file__).resolve().parent.parent/"results"
 FOLDERS = sorted(path.parent for path in RESULTS.rglob("results.json"))
 
 
-def test_there_are_results(): assert FOLDERS
+STUDIES = sorted(path.parent for path in RESULTS.rglob("study.json"))
+
+
+def other_versions():
+    "Whether pictures may differ, because matplotlib is not the one of the constraints"
+    return f"matplotlib=={matplotlib.__version__}" not in (RESULTS.parent/"constraints.txt").read_text().split()
+
+
+def test_there_are_results(): assert FOLDERS and STUDIES
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_results_follow_from_their_records(folder, tmp_path):
     write_results(read_records(folder), tmp_path)
-    for name in ("results.json", "report.md", "table.csv"):
-        assert (tmp_path/name).read_text() == (folder/name).read_text(), name
+    for name in ("results.json", "report.md", "table.csv", "comparison.png"):
+        assert name.endswith(".png") and other_versions() or (tmp_path/name).read_bytes() == (folder/name).read_bytes(), name
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_studies_follow_from_their_records(study, tmp_path):
+    shutil.copytree(study, tmp_path/study.name)
+    report_study(tmp_path/study.name)
+    for path in (path for path in study.iterdir() if path.is_file()):
+        assert path.suffix == ".png" and other_versions() or path.read_bytes() == (tmp_path/study.name/path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
+def test_study_records_are_those_of_the_plan(study):
+    plan = read_study(study)
+    known = {f"{run.name}.json" for run in trials(plan) + finals(plan, study)}
+    assert {path.name for path in (study/"records").glob("*.json")} <= known
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
@@ -27,3 +53,39 @@ def test_records_are_complete(folder):
         assert record.correct.count("1") / len(record.correct) == pytest.approx(record.test["accuracy"], abs=1e-5)
         assert record.environment["versions"]["transformers"] and record.cost["seconds"] > 0
         assert "/" not in record.settings["data"] or record.settings["data"].count("/") == 1
+
+
+NUMBER = re.compile(r"(\d[\d.,]*)(?:<!--(r:([\w.-]+)|given)-->)?(\s?%(?! interval))?")
+PROSE = sorted((RESULTS.parent/"nbs").glob("*.ipynb"))   # README.md is made from one of them
+
+
+def prose(path):
+    "The paragraphs of a file, without code and tables"
+    text = "\n\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "markdown")
+    text = re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.S)
+    return [part for part in re.split(r"\n\s*\n", text) if not part.lstrip().startswith("|")]
+
+
+def printed_as(value, shown):
+    "A share may be shown in percent; the digits shown decide how exact it must be"
+    digits = len(shown.partition(".")[2])
+    return shown.replace(",", "") in (f"{value:.{digits}f}", f"{100 * value:.{digits}f}")
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.stem)
+def test_numbers_in_prose_have_a_record(path):
+    "A percentage is marked with its record (r:key), or as set by the text itself (given), or its paragraph names a source"
+    index = index_numbers(RESULTS)
+    for part in prose(path):
+        for shown, mark, key, percent in NUMBER.findall(part):
+            if key: assert key in index and printed_as(index[key], shown.rstrip(".,")), f"{shown} is not {key} = {index.get(key)}"
+            elif percent: assert mark or "](http" in part, f"{path.name}: {shown} % has no record and no source: {part[:100]!r}"
+
+
+def test_the_check_of_numbers_can_fail():
+    assert printed_as(0.8712, "87.1") and printed_as(1e-3, "0.001") and printed_as(2.25, "2.2")
+    assert not printed_as(0.8712, "87.2") and not printed_as(0.8712, "8.7")
+
+
+def test_index_is_current():
+    assert json.loads((RESULTS/"index.json").read_text()) == index_numbers(RESULTS)

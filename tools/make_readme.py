@@ -15,6 +15,7 @@ def cell_text(cell: dict) -> str:
 def readme() -> str:
     cells = json.loads((root/"nbs/index.ipynb").read_text())["cells"]
     text = "\n\n".join(filter(None, map(cell_text, cells))) + "\n"
+    text = text.replace("<!--given-->", "")      # a mark for the test of numbers in prose, of no use to a reader
     return re.sub(r"\]\((?!https?:)([\w-]+\.ipynb)\)", r"](nbs/\1)", text).replace("](../", "](")
 
 
