@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all notebooks readme results
+.PHONY: demo test test-all notebooks readme results docs
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml constraints.txt
@@ -29,6 +29,11 @@ notebooks: $(READY) ## run every lesson and store its outputs
 
 results: $(READY) ## make tables and pictures under results/ again from their records
 	$(BIN)/sentiment report
+
+docs: $(READY) ## build the site into docs/_build/html; no notebook is run
+	$(BIN)/python docs/prepare.py
+	$(BIN)/python -m sphinx -W --keep-going -n -q -c docs docs/_src docs/_build/html
+	@echo "The site is in docs/_build/html"
 
 readme: $(READY) ## write README.md from nbs/index.ipynb
 	$(BIN)/python tools/make_readme.py

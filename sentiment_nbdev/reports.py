@@ -7,23 +7,23 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/reports.html.md"""
 # %% auto #0
 __all__ = ['ORIGINAL_RATE', 'QUESTIONS', 'learned', 'rate_table', 'tested', 'arm_summary', 'reference_arm', 'pair_runs',
            'compare_arms', 'plot_rates', 'plot_arms', 'plot_sizes', 'plot_by_length', 'plot_reliability', 'plot_epochs',
-           'rates_table', 'arms_table', 'cost_table', 'calibration_table', 'rate_sentences', 'how_measured',
-           'study_report', 'draw_study', 'report_study', 'slug', 'folder_numbers', 'index_numbers', 'report_folder',
-           'report_all', 'add_record']
+           'rates_table', 'arms_table', 'cost_table', 'calibration_table', 'rate_sentences', 'power_sentence',
+           'how_measured', 'study_report', 'draw_study', 'report_study', 'slug', 'folder_numbers', 'index_numbers',
+           'report_folder', 'report_all', 'add_record']
 
-# %% ../nbs/10c_reports.ipynb #15904ae0
+# %% ../nbs/10c_reports.ipynb #bd59ebc8
 import json, re
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from .settings import InputError, write_atomically
 from .metrics import verdict, wilson_interval
-from .evidence import holm, method_difference
+from .evidence import holm, method_difference, rows_needed
 from .training import STYLE, RunRecord, read_record, write_record
 from .comparison import markdown_table, plot_accuracy, read_records, read_results, record_path, summarise, write_results
 from .study import PLAN, RATES, Arm, Study, at_edge, chosen_rate, read_runs, read_study, study_size
 
-# %% ../nbs/10c_reports.ipynb #62391b43
+# %% ../nbs/10c_reports.ipynb #ed0a56db
 def learned(record: RunRecord) -> bool:
     "Whether a run beats always naming the more frequent class on the validation rows, beyond the 95 % interval"
     if record.status != "done": return False
@@ -42,7 +42,7 @@ def rate_table(study: Study, arm: Arm, out) -> dict:
 
 def _n_validation(records) -> int: return next((r.rows["validation"]["n"] for r in records if r.rows), 0)
 
-# %% ../nbs/10c_reports.ipynb #a5d18f66
+# %% ../nbs/10c_reports.ipynb #8958db90
 def tested(study: Study, arm: Arm, out) -> list[RunRecord]:
     "The finished test runs of an arm, in the order of the seeds"
     rate = chosen_rate(study, arm, out)
@@ -57,7 +57,7 @@ def arm_summary(study: Study, arm: Arm, out) -> dict:
     calibrated = {name: float(np.mean([r.calibration[name] for r in records])) for name in ("temperature", "nll", "ece")}
     return told | summarise(records) | {name if name == "temperature" else f"{name}_calibrated": value for name, value in calibrated.items()}
 
-# %% ../nbs/10c_reports.ipynb #fdcc9599
+# %% ../nbs/10c_reports.ipynb #1b4cb1a9
 def reference_arm(study: Study) -> Arm:
     "What the others are compared with: full fine-tuning, or the first arm"
     return next((arm for arm in study.arms if arm.name == "full"), study.arms[0])
@@ -84,12 +84,12 @@ def _sentence(result: dict, p: float, a: str, b: str) -> str:
     if shown and p >= 1 - result["level"]: return f"{b} against {a} ({over}): no difference shown (p = {p:.2f} after Holm's correction)"
     return f"{b} against {a} ({over}): {verdict(result, a, b)}"
 
-# %% ../nbs/10c_reports.ipynb #35ffaa17
+# %% ../nbs/10c_reports.ipynb #22eaf8df
 ORIGINAL_RATE = 1e-3 # the first notebook's, for both methods
 
 def plot_rates(study: Study, out, ax=None):
     "Validation accuracy by learning rate: mean of the seeds, 95 % interval over the rows, each seed a small mark"
-    ax = ax or plt.subplots(figsize=(7, 3.8))[1]
+    ax = ax or plt.subplots(figsize=(7, 3.8), layout="constrained")[1]
     for arm, aside in zip(study.arms, (0.95, 1.05)):          # a little aside, so that no interval hides another
         table, (color, line, marker) = rate_table(study, arm, out), STYLE[arm.method]
         rates, means = [rate * aside for rate in table], [100 * np.mean(found["accuracy"]) for found in table.values()]
@@ -104,21 +104,21 @@ def plot_rates(study: Study, out, ax=None):
     ax.legend(frameon=False, fontsize=9)
     return ax
 
-# %% ../nbs/10c_reports.ipynb #8a63837d
+# %% ../nbs/10c_reports.ipynb #62e50dc8
 def plot_arms(summaries: list[dict], ax=None):
     "Test accuracy of every tested arm with its interval"
     found = [s for s in summaries if s["seeds"]]
-    return plot_accuracy(found, ax or plt.subplots(figsize=(7, 0.9 + 0.45 * len(found)))[1])
+    return plot_accuracy(found, ax or plt.subplots(figsize=(7, 0.9 + 0.45 * len(found)), layout="constrained")[1])
 
 def _sizes(study: Study, method: str, out) -> list[dict]:
     "Summaries of the arms of one method that differ in the training rows, with those"
     arms = [arm for arm in study.arms if arm.method == method and "n_train" in arm.changes]
     return [dict(s, n_train=arm.changes["n_train"]) for arm in arms if (s := arm_summary(study, arm, out))["seeds"]]
 
-# %% ../nbs/10c_reports.ipynb #f2a4470e
+# %% ../nbs/10c_reports.ipynb #308a6fb7
 def plot_sizes(study: Study, out, ax=None):
     "Test accuracy by the number of training rows, one line per method, 95 % intervals over the test rows"
-    ax, n = ax or plt.subplots(figsize=(7, 3.8))[1], 0
+    ax, n = ax or plt.subplots(figsize=(7, 3.8), layout="constrained")[1], 0
     for method, (color, line, marker) in STYLE.items():
         if not (found := _sizes(study, method, out)): continue
         y, n = np.array([[100 * s[k] for k in ("accuracy", "accuracy_low", "accuracy_high")] for s in found]).T, found[0]["n"]
@@ -130,10 +130,10 @@ def plot_sizes(study: Study, out, ax=None):
     ax.legend(frameon=False, fontsize=9)
     return ax
 
-# %% ../nbs/10c_reports.ipynb #2f0a8e89
+# %% ../nbs/10c_reports.ipynb #a112c5a2
 def plot_by_length(study: Study, out, ax=None):
     "Test accuracy on short and long texts, one line per arm, 95 % intervals over the rows of the bin"
-    ax = ax or plt.subplots(figsize=(7, 4))[1]
+    ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
     for number, arm in enumerate(arm for arm in study.arms if tested(study, arm, out)):
         bins = [part for part in tested(study, arm, out)[0].by_length if part["n"]]
         middle, ends = [100 * b["correct"] / b["n"] for b in bins], [wilson_interval(b["correct"], b["n"]) for b in bins]
@@ -145,10 +145,10 @@ def plot_by_length(study: Study, out, ax=None):
     ax.legend(frameon=False, fontsize=8, ncols=2)
     return ax
 
-# %% ../nbs/10c_reports.ipynb #269f52dd
+# %% ../nbs/10c_reports.ipynb #6c10a2cf
 def plot_reliability(records: list[RunRecord], ax=None):
     "How often right against how sure, before (open) and after (filled) temperature scaling; the diagonal is honest"
-    ax = ax or plt.subplots(figsize=(4.6, 4.2))[1]
+    ax = ax or plt.subplots(figsize=(4.6, 4.2), layout="constrained")[1]
     ax.plot([0.5, 1], [0.5, 1], ":", color="gray")
     for record in records:
         color, line, marker = STYLE[record.method]
@@ -160,10 +160,10 @@ def plot_reliability(records: list[RunRecord], ax=None):
     ax.legend(frameon=False, fontsize=8)
     return ax
 
-# %% ../nbs/10c_reports.ipynb #30d69022
+# %% ../nbs/10c_reports.ipynb #22219f1c
 def plot_epochs(records: list[RunRecord], ax=None):
     "Validation NLL by epoch, mean and range of the seeds"
-    ax = ax or plt.subplots(figsize=(4.6, 4.2))[1]
+    ax = ax or plt.subplots(figsize=(4.6, 4.2), layout="constrained")[1]
     for method in dict.fromkeys(r.method for r in records if r.epochs):
         table, (color, line, marker) = np.array([[e["nll"] for e in r.epochs] for r in records if r.method == method], float), STYLE[method]
         x = np.arange(1, table.shape[1] + 1)
@@ -174,7 +174,7 @@ def plot_epochs(records: list[RunRecord], ax=None):
     ax.legend(frameon=False, fontsize=9)
     return ax
 
-# %% ../nbs/10c_reports.ipynb #d0427af1
+# %% ../nbs/10c_reports.ipynb #70434e1c
 QUESTIONS = {
     "learning-rate": "Which learning rate does each method need, and what happens beside it?", "verdict": "Is LoRA as good as full fine-tuning?",
     "targets": "Which layers should get an update, and of which rank?", "labels": "How many labelled reviews does each method need?",
@@ -191,7 +191,7 @@ def rates_table(summaries: list[dict]) -> str:
                             "seeds": f"{_percent(min(found['accuracy']))} to {_percent(max(found['accuracy']))} ({len(found['accuracy'])})",
                             "failed": f"{found['failed']:.0%}"} for s in summaries for rate, found in s["rates"].items()])
 
-# %% ../nbs/10c_reports.ipynb #ce4ff85d
+# %% ../nbs/10c_reports.ipynb #1abba3e2
 def arms_table(summaries: list[dict], comparisons: list[dict]) -> str:
     "Tested arms as a markdown table"
     against = {c["name"]: c for c in comparisons}
@@ -200,7 +200,7 @@ def arms_table(summaries: list[dict], comparisons: list[dict]) -> str:
                             "95 % interval": _span(s, "accuracy_low", "accuracy_high"), "seeds": f"{_span(s, 'accuracy_min', 'accuracy_max')} ({s['seeds']})",
                             "difference, points": difference(s["name"])} for s in summaries if s["seeds"]])
 
-# %% ../nbs/10c_reports.ipynb #15d97752
+# %% ../nbs/10c_reports.ipynb #7141abd1
 def cost_table(summaries: list[dict]) -> str:
     "What every tested arm takes, as a markdown table"
     def show(value, pattern, scale=1): return "-" if value is None else pattern.format(value * scale)
@@ -212,21 +212,28 @@ def calibration_table(summaries: list[dict]) -> str:
     return markdown_table([{"arm": s["name"], "NLL": f"{s['nll']:.3f}", "ECE": f"{s['ece']:.3f}", "temperature": f"{s['temperature']:.2f}",
                             "NLL after": f"{s['nll_calibrated']:.3f}", "ECE after": f"{s['ece_calibrated']:.3f}"} for s in summaries if s["seeds"]])
 
-# %% ../nbs/10c_reports.ipynb #8ea602b8
+# %% ../nbs/10c_reports.ipynb #860112c0
 def rate_sentences(summaries: list[dict]) -> list[str]:
     "What the trials say: best rates, their ratio, edges, failures"
     chosen = {s["name"]: s for s in summaries if s["rates"] and s["lr"] is not None}
     lines = [f"{name}: best at {s['lr']:g}" + (", the end of its range, so that a better rate may lie beyond" if s["edge"] else "") for name, s in chosen.items()]
+    lines += [f"{s['name']}: best so far at {max(s['rates'], key=lambda rate: np.mean(s['rates'][rate]['accuracy']))}; trials are missing"
+              for s in summaries if s["rates"] and s["lr"] is None]
     if {"lora", "full"} <= chosen.keys(): lines.append(f"LoRA's best rate is {chosen['lora']['lr'] / chosen['full']['lr']:.3g} times that of full fine-tuning")
     for s in summaries:
         lines += [f"{s['name']} at {rate}: {found['failed']:.0%} of {len(found['accuracy'])} seeds failed" for rate, found in s["rates"].items() if found["failed"]]
     return lines
 
-# %% ../nbs/10c_reports.ipynb #a438acbd
+# %% ../nbs/10c_reports.ipynb #7303dc3f
+def power_sentence(comparison: dict) -> str:
+    "How many test rows one point would take"
+    return (f"On {comparison['disagree']:.1%} of the rows exactly one of {comparison['name']} and {comparison['reference']} is right: to see a true difference "
+            f"of one point takes about {rows_needed(comparison['disagree']):,} of them for one pair of models (5 % level, power 80 %).")
+
 def how_measured(study: Study, out) -> list[str]:
     "What a reader must know before believing a report"
     s, records = study.settings, [read_record(path) for path in sorted((Path(out)/"records").glob("*.json"))]
-    machines = sorted({f"{r.environment['hardware']}, {r.environment['threads']} threads, {r.environment['device']}, {r.environment['precision']}" for r in records if r.environment})
+    machines = sorted({f"{r.environment['hardware']}, {r.environment['threads']} thread{'s' * (r.environment['threads'] > 1)}, {r.environment['device']}, {r.environment['precision']}" for r in records if r.environment})
     planned, left = study_size(study), study_size(study) - len(records)
     lines = [f"Encoder: {s.model or 'a local folder'}, {s.max_length} tokens, cut on the {s.truncation_side} (unless an arm says otherwise).",
              f"Data: {s.data}, {s.n_train:,} training and {s.n_validation:,} validation rows" + (f", {s.n_test:,} test rows." if study.test else "; no test row was read."),
@@ -236,20 +243,20 @@ def how_measured(study: Study, out) -> list[str]:
     if s.data == "corpus": lines.append("The corpus is synthetic, so these accuracies say nothing about real reviews.")
     return lines
 
-# %% ../nbs/10c_reports.ipynb #cdf3de52
+# %% ../nbs/10c_reports.ipynb #926800b9
 def study_report(study: Study, out, summaries: list[dict], comparisons: list[dict], pictures: list[str]) -> str:
     "The page of a study"
     parts = [f"# {study.name}", QUESTIONS.get(study.name, "")]
     if any(s["rates"] for s in summaries): parts += [rates_table(summaries), _list(rate_sentences(summaries))]
     if any(s["seeds"] for s in summaries): parts += [arms_table(summaries, comparisons), _list([c["sentence"] for c in comparisons])]
     if study.name == "verdict" and any(s["seeds"] for s in summaries):
-        parts += ["## Cost", cost_table(summaries), "## Calibration", calibration_table(summaries)]
+        parts += [_list([power_sentence(c) for c in comparisons if c["name"] == "lora" and c["disagree"] >= 0.01]), "## Cost", cost_table(summaries), "## Calibration", calibration_table(summaries)]
     parts += [f"![{name}]({name}.png)" for name in pictures] + ["## How it was measured", _list(how_measured(study, out))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 def _list(lines: list[str]) -> str: return "\n".join(f"- {line}" for line in lines)
 
-# %% ../nbs/10c_reports.ipynb #10b0a74f
+# %% ../nbs/10c_reports.ipynb #5e087b58
 def draw_study(study: Study, out, summaries: list[dict]) -> dict:
     "Name to figure: what a study shows best as a picture"
     figures, drawn = {}, {"labels": plot_sizes, "truncation": plot_by_length}
@@ -261,14 +268,14 @@ def draw_study(study: Study, out, summaries: list[dict]) -> dict:
         figures["calibration"] = _calibration_figure(records)
     return figures
 
-# %% ../nbs/10c_reports.ipynb #dd542542
+# %% ../nbs/10c_reports.ipynb #dab1663c
 def _calibration_figure(records: list[RunRecord]):
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     plot_reliability(list({r.method: r for r in reversed(records)}.values())[::-1], axes[0])
     if any(r.epochs for r in records): plot_epochs(records, axes[1])
     return figure
 
-# %% ../nbs/10c_reports.ipynb #32892cb9
+# %% ../nbs/10c_reports.ipynb #0c810950
 def report_study(
     out: str | Path, # The folder of a study, finished or not
 ) -> str:            # The page
@@ -277,14 +284,14 @@ def report_study(
     summaries = [arm_summary(study, arm, out) for arm in study.arms]
     comparisons, figures = compare_arms(study, out) if study.test else [], draw_study(study, out, summaries)
     for name, figure in figures.items():
-        with write_atomically(out/f"{name}.png") as path: figure.savefig(path, dpi=120, bbox_inches="tight", metadata=dict(Software=None))
+        with write_atomically(out/f"{name}.png") as path: figure.savefig(path, dpi=120, metadata=dict(Software=None))
         plt.close(figure)
     page = study_report(study, out, summaries, comparisons, list(figures))
     with write_atomically(out/"summary.json") as path: path.write_text(json.dumps(dict(arms=summaries, comparisons=comparisons), indent=1) + "\n")
     with write_atomically(out/"report.md") as path: path.write_text(page)
     return page
 
-# %% ../nbs/10c_reports.ipynb #5610fc58
+# %% ../nbs/10c_reports.ipynb #7f5c633b
 def slug(text: str) -> str:
     "A name for files and keys: lower case, digits, dots and single hyphens"
     return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
@@ -309,7 +316,7 @@ def index_numbers(results: str | Path) -> dict:
     found = [path.parent for name in ("summary.json", "results.json") for path in sorted(Path(results).glob(f"*/{name}"))]
     return {key: value for folder in found for key, value in folder_numbers(folder).items()}
 
-# %% ../nbs/10c_reports.ipynb #e1404611
+# %% ../nbs/10c_reports.ipynb #71f79a6a
 def report_folder(
     folder: str | Path, # Of a study or of a comparison
 ) -> str:               # Its page
@@ -330,7 +337,7 @@ def report_all(
     with write_atomically(results/"index.json") as path: path.write_text(json.dumps(index_numbers(results), indent=0) + "\n")
     return found
 
-# %% ../nbs/10c_reports.ipynb #cf782bf5
+# %% ../nbs/10c_reports.ipynb #e59d255d
 def add_record(
     file: str | Path,    # A record written by compare, train or study
     results: str | Path, # The results folder

@@ -1,0 +1,30 @@
+"""How Sphinx builds the site from the pages that prepare.py wrote."""
+import tomllib
+from pathlib import Path
+
+about = tomllib.loads((Path(__file__).resolve().parent.parent/"pyproject.toml").read_text())["project"]
+project, author = "sentiment_nbdev", about["authors"][0]["name"]
+html_title = project
+extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.githubpages"]
+source_suffix = {".ipynb": "myst-nb", ".md": "myst-nb"}
+nb_execution_mode = "off"                       # outputs are stored in the notebooks
+nb_merge_streams = True
+nb_render_markdown_format = "myst"
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "alert", "attrs_inline", "attrs_block", "fieldlist", "strikethrough"]
+myst_heading_anchors = 4
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r"(?!sentiment_nbdev\.).*")]   # types of other packages; ours must be found
+python_use_unqualified_type_names = True
+add_module_names = False
+python_maximum_signature_line_length = 88
+copybutton_prompt_text = r">>> |\$ "
+copybutton_prompt_is_regexp = True
+html_theme = "sphinx_book_theme"
+html_static_path = ["_static"]
+html_css_files, html_js_files = ["custom.css"], ["access.js"]
+html_extra_path = ["_extra"]                    # page.html.md and llms.txt
+html_context = dict(default_mode="auto")         # light or dark as the reader's system says
+html_favicon = "_static/favicon.svg"
+html_theme_options = dict(repository_url=about["urls"]["Repository"], repository_branch="main", path_to_docs="nbs", use_repository_button=True,
+                          use_issues_button=True, use_edit_page_button=False, use_download_button=False, home_page_in_toc=True, show_toc_level=2)
+mathjax_path = "mathjax/tex-svg-full.js"        # served from the site itself

@@ -1,0 +1,251 @@
+"""Notebooks to pages for Sphinx, without Quarto and without running any code.
+
+A lesson page shows a notebook as it is: prose, all code, stored outputs. nbdev's own processors clean it. Each module gets an API
+page with an entry per public name. Links between notebooks become links between pages, names in backticks links to their entries.
+
+    python docs/prepare.py      # writes docs/_src (pages), docs/_extra (page.html.md, llms.txt) and docs/_static/mathjax
+"""
+import importlib, inspect, json, os, re, shutil
+from importlib.metadata import files
+from pathlib import Path
+
+from fastcore.docments import DocmentText, ShowDocRenderer
+from fastcore.nbio import read_nb
+from nbdev.config import get_config, nbpath2html
+from nbdev.doclinks import nbglob
+from nbdev.processors import FilterDefaults, FrontmatterProc, clean_magics, filter_stream_, hide_, hide_line, strip_ansi, strip_hidden_metadata
+from sentiment_nbdev._modidx import d as INDEX
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES, EXTRA, MATHJAX = ROOT/"docs/_src", ROOT/"docs/_extra", ROOT/"docs/_static/mathjax"
+os.chdir(ROOT)
+CONFIG = get_config()
+REPOSITORY = INDEX["settings"]["git_url"]
+CELL_KEYS = {"cell_type", "id", "metadata", "source", "outputs", "execution_count", "attachments"}
+NOTEBOOKS = sorted(nbglob(as_path=True), key=lambda path: path.name)
+PAGE = {path.name: nbpath2html(Path(path.name)).stem for path in NOTEBOOKS}      # 03_tokenization.ipynb -> tokenization
+MODULES = {module: sorted(full for full in found if not re.search(r"\._", full)) for module, found in sorted(INDEX["syms"].items())}
+NAMES = {full.removeprefix(module + "."): full for module, found in MODULES.items() for full in found}
+
+
+class Processors(FilterDefaults):
+    "Those of nbdev's processors that clean a notebook and leave its code where it is"
+    def base_procs(self): return [FrontmatterProc, strip_ansi, hide_line, filter_stream_, clean_magics, hide_, strip_hidden_metadata]
+
+
+# Links
+
+def link_names(text: str) -> str:
+    "Backtick names of ours become references that Sphinx checks"
+    def reference(match):
+        full = NAMES.get(match[1].removesuffix("()"))
+        return f"{{py:obj}}`{match[1]} <{full}>`" if full else match[0]
+    parts = re.split(r"(^```.*?^```|\[[^\]]*\]\([^)]*\)|^#.*?$)", text, flags=re.S | re.M)   # not in code, links and headings
+    return "".join(part if n % 2 else re.sub(r"(?<![`}])`([\w.]+(?:\(\))?)`(?!`)", reference, part) for n, part in enumerate(parts))
+
+
+def link_pages(text: str, ending: str = ".ipynb", base: str = "") -> str:
+    "Links to notebooks become links to pages, links to other files of the project lead to its repository"
+    for notebook, page in PAGE.items():
+        text = re.sub(rf"\]\({re.escape(notebook)}(#[^)]*)?\)", lambda m: f"]({base}{page}{ending}{m[1] or ''})", text)
+    text = re.sub(r"(?<=!\[)([^\]]*)\]\(\.\./([^)]+\.png)\)", lambda m: f"{m[1]}]({take_picture(m[2])})", text)
+    return re.sub(r"\]\(\.\./([^)]+)\)", rf"]({REPOSITORY}/blob/main/\1)", text)
+
+
+def take_picture(path: str) -> str:
+    "Copy a picture of the project beside the pages"
+    place = PAGES/"pictures"/path.replace("/", "-")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(ROOT/path, place)
+    return f"pictures/{place.name}"
+
+
+# Lessons
+
+def directives(source: str) -> tuple[dict, str]:
+    "The `#|` lines at the top of a cell as a dict, and the rest"
+    found, lines = {}, source.split("\n")
+    while lines and (match := re.match(r"#\|\s*([\w-]+)\s*:?\s*(.*)$", lines[0])): found[match[1]], lines = match[2].strip(), lines[1:]
+    return found, "\n".join(lines).strip("\n")
+
+
+def picture_text(source: str, heading: str) -> str:
+    "What a picture shows, for people who cannot see it: what the plotting function says of itself"
+    drawn = [name for name in re.findall(r"\b(plot_\w+)\(", source) if name in NAMES]
+    told = [inspect.getdoc(find_symbol(NAMES[name])) for name in dict.fromkeys(drawn)]
+    return "; ".join(told).replace("`", "") or f"Figure in the section {heading}"
+
+
+def code_cell(cell, heading: str) -> dict | None:
+    "A code cell with tags instead of directives; None when nothing is left of it"
+    told, source = directives(cell.source)
+    if not source: return None
+    imports = all(re.match(r"(from|import)\s|\s|\)|_ = quiet|$", line) for line in source.split("\n"))
+    tags = ["remove-input"] * (told.get("echo") == "false") + ["hide-input"] * (told.get("code-fold") == "true" or imports)
+    pictured = any("image/png" in out.get("data", {}) for out in cell.outputs)
+    metadata = dict(tags=tags) if tags else {}
+    if pictured: metadata["mystnb"] = dict(image=dict(alt=picture_text(source, heading)))
+    return {key: cell[key] for key in CELL_KEYS if key in cell} | dict(source=source, metadata=metadata)
+
+
+def lesson_cells(path: Path) -> tuple[list[dict], dict]:
+    "The cells of a page, and title and description"
+    notebook, cells, heading = read_nb(path), [], ""
+    Processors()(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            heading = next(iter(re.findall(r"^#+ (.*)$", cell.source, re.M)), heading)
+            cells.append({key: cell[key] for key in CELL_KEYS if key in cell})
+        elif cell.cell_type == "code" and (kept := code_cell(cell, heading)): cells.append(kept)
+    return cells, getattr(notebook, "frontmatter_", {})
+
+
+def title_cell(path: Path, about: dict) -> dict:
+    "Title, one-sentence description, and the way to Colab"
+    colab = f"https://colab.research.google.com/github/{CONFIG.user}/{CONFIG.repo}/blob/main/nbs/{path.name}"
+    text = f"# {about.get('title', path.stem)}\n\n{{.lead}}\n{about.get('description', '')}\n\n{{.colab}}\n[Open in Colab]({colab})"
+    return dict(cell_type="markdown", id="title", metadata={}, source=link_pages(text))
+
+
+def lesson_page(path: Path) -> str:
+    "A notebook for MyST-NB as JSON"
+    cells, about = lesson_cells(path)
+    for cell in cells:
+        if cell["cell_type"] == "markdown": cell["source"] = link_names(link_pages(cell["source"]))
+    extra = [dict(cell_type="markdown", id="toc", metadata={}, source=contents())] * (path.name == "index.ipynb")
+    kernel = dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"), language_info=dict(name="python"))
+    return json.dumps(dict(cells=[title_cell(path, about), *cells, *extra], metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)
+
+
+def contents() -> str:
+    "The tables of contents: lessons in order, then the reference"
+    lessons = [page for name, page in PAGE.items() if name != "index.ipynb"]
+    return "\n\n".join(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{chr(10).join(pages)}\n```" for caption, pages in (("Lessons", lessons), ("Reference", ["api/index"])))
+
+
+# API reference
+
+def find_symbol(full: str):
+    "The object behind a full name"
+    module = next(module for module in sorted(MODULES, key=len, reverse=True) if full.startswith(module + "."))
+    symbol = importlib.import_module(module)
+    for part in full.removeprefix(module + ".").split("."): symbol = getattr(symbol, part)
+    return symbol
+
+
+def annotation(value) -> str:
+    "A type with full names where it is ours, so that Sphinx finds it"
+    text = inspect.formatannotation(value).strip("'")
+    return re.sub(r"[A-Za-z_][\w.]*", lambda m: m[0] if m[0].startswith("sentiment_nbdev.") else m[0].rsplit(".", 1)[-1], text)
+
+
+def parameter(p: inspect.Parameter) -> str:
+    "One parameter of a signature"
+    stars = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+    typed = "" if p.annotation is p.empty else f": {annotation(p.annotation)}"
+    if p.default is p.empty: return stars + p.name + typed
+    default = getattr(p.default, "__name__", None) or repr(p.default)
+    if len(default) > 60 or " object at " in default or default.startswith("<"): default = "..."
+    return f"{p.name}{typed} = {default}" if typed else f"{p.name}={default}"
+
+
+def signature(symbol) -> str:
+    "A signature without self"
+    try: found = inspect.signature(symbol)
+    except (TypeError, ValueError): return ""           # no callable, or an exception without a signature of its own
+    shown = [parameter(p) for name, p in found.parameters.items() if name not in ("self", "cls")]
+    returned = "" if found.return_annotation is found.empty else f" -> {annotation(found.return_annotation)}"
+    return f"({', '.join(shown)}){returned}"
+
+
+def entry_fields(symbol) -> list[str]:
+    "Docments, or what the settings say of themselves, as a field list"
+    if helps := {f.name: f.metadata["help"] for f in getattr(symbol, "__dataclass_fields__", {}).values() if "help" in f.metadata}:
+        return [f":param {name}: {text}" for name, text in helps.items() if name in symbol.__annotations__]
+    shown = ShowDocRenderer(symbol).dm
+    docments = shown.dm if isinstance(shown, DocmentText) else {}
+    def text(part): return link_names(" ".join(part["docment"].split()))
+    lines = [f":param {name}: {text(part)}" for name, part in docments.items() if name != "return" and part.get("docment")]
+    returned = docments.get("return", {})
+    return lines + ([f":returns: {text(returned)}"] if returned.get("docment") else [])
+
+
+def source_link(symbol, module: str) -> str:
+    "Where the code of an object is in the repository"
+    try: line = inspect.getsourcelines(getattr(symbol, "fget", symbol))[1]
+    except (TypeError, OSError): line = 1
+    return f"{REPOSITORY}/blob/main/{module.replace('.', '/')}.py#L{line}"
+
+
+def api_entry(module: str, full: str) -> str:
+    "A public object as a directive of Sphinx's Python domain"
+    symbol, name = find_symbol(full), full.removeprefix(module + ".")
+    kind = "class" if inspect.isclass(symbol) else "property" if isinstance(symbol, property) else "method" if "." in name else "function"
+    shape = signature(symbol) if kind != "property" else ""
+    return "\n".join([f"````{{py:{kind}}} {name}{shape}", f":module: {module}", "", link_names(inspect.getdoc(symbol) or ""), "",
+                      *(entry_fields(symbol) if kind != "property" else []), "", f"[source]({source_link(symbol, module)})", "````"])
+
+
+def module_summary(module: str) -> str:
+    "The first sentence of a module"
+    return (importlib.import_module(module).__doc__ or "").split("\n\nDocs:")[0].strip()
+
+
+def api_page(module: str, lesson: str) -> str:
+    "All entries of a module"
+    entries = [api_entry(module, full) for full in MODULES[module]]
+    return f"# {module.split('.')[-1]}\n\n{module_summary(module)}\n\nThe lesson that builds it: [{lesson}](../{lesson}.ipynb)\n\n" + "\n\n".join(entries) + "\n"
+
+
+def api_index(modules: list[str]) -> str:
+    "The list of modules"
+    rows = "\n".join(f"| [{name}]({name}.md) | {module_summary(f'sentiment_nbdev.{name}')} |" for name in modules)
+    toc = "\n".join(modules)
+    return f"# API reference\n\nEvery public name, by module; {{ref}}`all names <genindex>` in alphabetical order.\n\n| module | what it holds |\n|:--|:--|\n{rows}\n\n```{{toctree}}\n:hidden:\n\n{toc}\n```\n"
+
+
+# Plain text for machines
+
+def plain_page(path: Path) -> str:
+    "A lesson as plain markdown, outputs as text, pictures left out"
+    cells, about = lesson_cells(path)
+    parts = [f"# {about.get('title', path.stem)}", f"> {about.get('description', '')}"]
+    for cell in cells:
+        if cell["cell_type"] == "markdown": parts.append(link_pages(cell["source"], ".html.md", f"{CONFIG.doc_url.rstrip('/')}/")); continue
+        if "remove-input" not in cell["metadata"].get("tags", []): parts.append(f"```python\n{cell['source']}\n```")
+        for out in cell.get("outputs", []):
+            text = "".join(out.get("data", {}).get("text/markdown") or out.get("text") or ("" if "image/png" in out.get("data", {}) else out.get("data", {}).get("text/plain", "")))
+            if text.strip(): parts.append(text.rstrip() if "text/markdown" in out.get("data", {}) else f"```text\n{text.rstrip()}\n```")
+    return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
+
+
+def llms_txt() -> str:
+    "The map of the site for language models (llmstxt.org)"
+    lines = [f"- [{about.get('title')}]({CONFIG.doc_url.rstrip('/')}/{PAGE[path.name]}.html.md): {about.get('description', '')}"
+             for path in NOTEBOOKS if (about := lesson_cells(path)[1]) and path.name != "index.ipynb"]
+    about = lesson_cells(next(path for path in NOTEBOOKS if path.name == "index.ipynb"))[1]
+    return f"# {about['title']}\n\n> {about['description']}\n\n## Lessons\n\n" + "\n".join(lines) + "\n"
+
+
+def take_mathjax():
+    "One self-contained file, so that no page asks another host for its formulas"
+    found = next(file for file in files("sphinx-mathjax-offline") if file.name == "tex-svg-full.js")
+    MATHJAX.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(found.locate(), MATHJAX/found.name)
+
+
+def main():
+    for folder in (PAGES, EXTRA, MATHJAX): shutil.rmtree(folder, ignore_errors=True)
+    for folder in (PAGES/"api", EXTRA): folder.mkdir(parents=True)
+    for path in NOTEBOOKS:
+        (PAGES/f"{PAGE[path.name]}.ipynb").write_text(lesson_page(path))
+        (EXTRA/f"{PAGE[path.name]}.html.md").write_text(plain_page(path))
+    lessons = {page: page for page in PAGE.values()}
+    modules = [module.split(".")[-1] for module in MODULES]
+    for name in modules: (PAGES/"api"/f"{name}.md").write_text(api_page(f"sentiment_nbdev.{name}", lessons[name]))
+    (PAGES/"api/index.md").write_text(api_index(modules))
+    (EXTRA/"llms.txt").write_text(llms_txt())
+    take_mathjax()
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,169 @@
+"""The site: built without a warning, and used in a real browser. Without Chromium the browser's tests are skipped."""
+import os, re, shutil, subprocess, sys, threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin, urlparse
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
+LESSONS = ["tour", "settings", "corpus", "data", "tokenization", "collation", "models", "metrics", "evidence", "training", "lora", "prediction",
+           "comparison", "study", "reports", "findings", "speed", "cli"]
+needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium)")
+pytest.importorskip("sphinx_book_theme")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    "The built site; any warning of Sphinx is an error"
+    out = tmp_path_factory.mktemp("site")
+    for command in ([sys.executable, "docs/prepare.py"], [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-c", "docs", "docs/_src", out]):
+        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_): pass
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    context = browser.new_context(viewport=dict(width=1440, height=900))
+    opened = context.new_page()
+    opened.problems = []
+    opened.on("console", lambda message: opened.problems.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: opened.problems.append(str(error)))
+    opened.on("requestfailed", lambda request: opened.problems.append(f"failed: {request.url}"))
+    opened.on("response", lambda answer: opened.problems.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None)
+    opened.on("request", lambda request: opened.problems.append(f"elsewhere: {request.url}") if not request.url.startswith((address, "data:", "blob:")) else None)
+    yield opened
+    context.close()
+
+
+def pages(site): return sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html") if "_static" not in path.parts)
+
+
+def soup(path):
+    from bs4 import BeautifulSoup
+    return BeautifulSoup(path.read_text(), "html.parser")
+
+
+def test_every_lesson_and_module_has_a_page(site):
+    assert {f"{lesson}.html" for lesson in LESSONS} | {f"api/{path.stem}.html" for path in (ROOT/"sentiment_nbdev").glob("[a-z]*.py")} <= set(pages(site))
+    assert "lora.html.md" in (site/"llms.txt").read_text() and (site/"lora.html.md").is_file()
+
+
+def test_every_public_name_is_in_the_reference(site):
+    from sentiment_nbdev._modidx import d
+    listed = (site/"genindex.html").read_text()
+    missing = [full for found in d["syms"].values() for full in found if "._" not in full and f"#{full}" not in listed]
+    assert not missing
+
+
+def test_internal_links_and_anchors_lead_somewhere(site):
+    parsed = {name: soup(site/name) for name in pages(site)}
+    anchors = {name: {tag["id"] for tag in page.find_all(id=True)} for name, page in parsed.items()}
+    broken = []
+    for name, page in parsed.items():
+        for tag, attribute in [(tag, "href") for tag in page.find_all("a", href=True)] + [(tag, "src") for tag in page.find_all(src=True)]:
+            target, anchor = urldefrag(urljoin(f"/{name}", tag[attribute]))
+            if urlparse(target).scheme or target.startswith("//"): continue
+            target = unquote(target).lstrip("/").split("?")[0] or "index.html"
+            if not (site/target).is_file() or (anchor and target in anchors and unquote(anchor) not in anchors[target]): broken.append((name, tag[attribute]))
+    assert not broken
+
+
+def test_pictures_say_what_they_show(site):
+    shown = [(name, image.get("alt", "")) for name in pages(site) for image in soup(site/name).select("article img")]
+    assert len(shown) > 15
+    assert not [(name, alt) for name, alt in shown if len(alt) < 20 or "_images" in alt]
+
+
+@needs_browser
+def test_pages_load_without_errors_ask_nobody_else_and_fit_a_phone(site, page, address):
+    wide = {}
+    for name in pages(site):
+        page.set_viewport_size(dict(width=1440, height=900))
+        page.goto(address + name)
+        assert not page.problems, (name, page.problems)
+        page.set_viewport_size(dict(width=390, height=844))
+        if (width := page.evaluate("document.documentElement.scrollWidth")) > 390: wide[name] = width
+    assert not wide
+
+
+@needs_browser
+def test_search_finds_lora(page, address):
+    page.goto(address + "search.html?q=LoRA")
+    page.locator("#search-results a[href^='lora.html']").first.click()
+    assert page.url.split("/")[-1].startswith("lora.html") and page.locator("article h1").first.inner_text().startswith("LoRA")
+
+
+@needs_browser
+def test_theme_switch(page, address):
+    page.goto(address + "index.html")
+    for mode in ("dark", "light"):
+        page.locator(".theme-switch-button:visible").first.click()
+        page.locator(f".theme-change-button[data-mode={mode}]:visible").first.click()
+        assert page.evaluate("document.documentElement.dataset.theme") == mode
+
+
+@needs_browser
+def test_next_leads_through_all_lessons(page, address):
+    page.goto(address + "index.html")
+    for lesson in LESSONS:
+        page.locator("a.right-next").click()
+        page.wait_for_url(f"**/{lesson}.html*")
+    page.locator("a.left-prev").click()
+    page.wait_for_url(f"**/{LESSONS[-2]}.html*")
+
+
+@needs_browser
+def test_copy_button(page, address):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(address + "index.html")
+    block = page.locator("div.highlight").first
+    block.hover()
+    block.locator("button.copybtn").click()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("make demo")
+
+
+@needs_browser
+@pytest.mark.parametrize("lesson", ["metrics", "speed"])
+def test_formulas_are_typeset(lesson, page, address):
+    page.goto(address + f"{lesson}.html")
+    page.wait_for_selector("mjx-container svg")
+    assert not page.locator("mjx-merror").count()
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index", "tokenization", "lora", "comparison", "api/settings"])
+def test_no_serious_barrier(name, scheme, browser, address):
+    "axe-core's rules for people who use a keyboard, a screen reader or high contrast"
+    from axe_playwright_python.sync_playwright import Axe
+    context = browser.new_context(viewport=dict(width=1440, height=900), color_scheme=scheme)
+    opened = context.new_page()
+    opened.goto(address + f"{name}.html")
+    opened.wait_for_load_state("networkidle")
+    found = [rule for rule in Axe().run(opened).response["violations"] if rule["impact"] in ("serious", "critical")]
+    context.close()
+    assert not found, [(rule["id"], rule["help"], [node["target"] for node in rule["nodes"][:3]]) for rule in found]
