@@ -119,8 +119,9 @@ def lesson_page(path: Path) -> str:
 
 def contents() -> str:
     "The tables of contents: lessons in order, then the reference"
-    lessons = [page for name, page in PAGE.items() if name != "index.ipynb"]
-    return "\n\n".join(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{chr(10).join(pages)}\n```" for caption, pages in (("Lessons", lessons), ("Reference", ["api/index"])))
+    lessons = [page for name, page in PAGE.items() if name[0].isdigit()]
+    others = [page for name, page in PAGE.items() if not name[0].isdigit() and name != "index.ipynb"]
+    return "\n\n".join(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{chr(10).join(pages)}\n```" for caption, pages in (("Lessons", lessons), ("Reference", [*others, "api/index"])))
 
 
 # API reference

@@ -1,5 +1,5 @@
 """The house rules: what is generated is generated, imports go down only, functions stay short, nothing speaks of a machine."""
-import ast, json, os, re, shutil, subprocess, sys
+import ast, json, os, re, shutil, subprocess, sys, tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +54,21 @@ def test_lessons_have_their_parts(notebook):
     prose = "\n".join(cells(notebook, "markdown"))
     for part in ("**You will learn**", "**Time:**", "## Summary", "## Exercises"): assert part in prose, part
     assert sum("assert" in source or "test_" in source or "expect_fail" in source for source in cells(notebook)) >= 5
+
+
+@pytest.mark.parametrize("notebook", [n for n in NOTEBOOKS if re.match(r"\d", n.name)], ids=lambda path: path.stem)
+def test_lessons_install_the_package_where_it_is_missing(notebook):
+    repository = tomllib.loads((ROOT/"pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    first = next(source for source in cells(notebook) if not source.startswith("#| default_exp"))
+    assert first.startswith("#| hide\ntry: import sentiment_nbdev\n") and f'"sentiment-nbdev[notebooks] @ git+{repository}"' in first
+
+
+def test_student_copies_hold_no_solution():
+    subprocess.run([sys.executable, ROOT/"tools/make_student.py"], check=True, capture_output=True)
+    copies = sorted((ROOT/"build/student").glob("*.ipynb"))
+    folded = [source for copy in copies for source in cells(copy) if "code-fold" in source]
+    assert len(copies) == len(NOTEBOOKS) and not folded
+    assert sum(source.strip() == "# your answer" for copy in copies for source in cells(copy)) > 40
 
 
 def test_export_and_clean_leave_no_difference(tmp_path):

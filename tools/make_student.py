@@ -1,0 +1,19 @@
+"""Copy the lessons to build/student with empty cells in the place of the folded solutions."""
+import json
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+out = root/"build/student"
+
+
+def without_solution(cell: dict) -> dict:
+    solved = cell["cell_type"] == "code" and "".join(cell["source"]).startswith("#| code-fold: true")
+    return cell | dict(source=["# your answer\n"], outputs=[]) if solved else cell
+
+
+out.mkdir(parents=True, exist_ok=True)
+for path in sorted((root/"nbs").glob("*.ipynb")):
+    notebook = json.loads(path.read_text())
+    notebook["cells"] = [without_solution(cell) for cell in notebook["cells"]]
+    (out/path.name).write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+print(f"Wrote {len(list(out.glob('*.ipynb')))} notebooks to build/student")
