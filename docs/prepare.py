@@ -25,7 +25,7 @@ CELL_KEYS = {"cell_type", "id", "metadata", "source", "outputs", "execution_coun
 NOTEBOOKS = sorted(nbglob(as_path=True), key=lambda path: path.name)
 PAGE = {path.name: nbpath2html(Path(path.name)).stem for path in NOTEBOOKS}      # 03_tokenization.ipynb -> tokenization
 MODULES = {module: sorted(full for full in found if not re.search(r"\._", full)) for module, found in sorted(INDEX["syms"].items())}
-NAMES = {full.removeprefix(module + "."): full for module, found in MODULES.items() for full in found}
+NAMES = {full.removeprefix(module + "."): full for module, found in MODULES.items() if module != "sentiment_nbdev.cli" for full in found}   # commands have common names
 
 
 class Processors(FilterDefaults):

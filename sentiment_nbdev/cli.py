@@ -6,10 +6,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/cli.html.md"""
 
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
-           'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only', 'Threads',
-           'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say', 'compare', 'train', 'evaluate',
-           'whole_number', 'bench', 'grid', 'planned_study', 'study', 'report', 'print_rows', 'predict', 'merge',
-           'init', 'main']
+           'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only', 'Retry',
+           'Threads', 'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say', 'compare', 'train',
+           'evaluate', 'whole_number', 'bench', 'grid', 'planned_study', 'study', 'report', 'print_rows', 'predict',
+           'merge', 'init', 'main']
 
 # %% ../nbs/12_cli.ipynb #09cc0362
 import sys, warnings
@@ -179,12 +179,12 @@ def grid(
 def planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str], methods: str, points: int, quick: bool, whole_test: bool):
     "A study of the course, or a grid of one's own"
     from sentiment_nbdev.comparison import check_methods
-    from sentiment_nbdev.study import STUDIES, Study, best_rates, grid_arms, plan_study
-    rates = best_rates(chosen, out.parent/"learning-rate")
+    from sentiment_nbdev.study import STUDIES, Study, grid_arms, known_rates, plan_study, quick_settings
+    rates = known_rates(chosen, out)
     if not vary: return plan_study(name, chosen, rates, seeds, points, quick, whole_test)
     if name in STUDIES: raise InputError(f"--vary makes a study of your own: give it another name than {name}")
     arms = grid_arms(check_methods([part.strip() for part in methods.split(",")]), grid(vary), points, rates)
-    return Study(name, arms, chosen, seeds or (chosen.seed,))
+    return Study(name, arms, quick_settings(chosen) if quick else chosen, seeds or (chosen.seed,), base_rates=rates)
 
 # %% ../nbs/12_cli.ipynb #5ece935f
 StudyName = Annotated[str, typer.Argument(help="learning-rate, verdict, targets, labels, truncation, cost, calibration, traps, or a name for --vary")]
@@ -193,6 +193,7 @@ GridMethods = Annotated[str, typer.Option(help="methods of a grid of your own", 
 Quick = Annotated[bool, typer.Option("--quick", help="a handful of rows and one seed, to see that everything works")]
 List = Annotated[bool, typer.Option("--list", help="print a command per open run and do nothing")]
 Only = Annotated[Optional[str], typer.Option("--run", help="do only the run with this id", metavar="ID")]
+Retry = Annotated[bool, typer.Option("--retry", help="do failed runs again (those that ran out of memory, say)")]
 Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker", metavar="")]
 
 # %% ../nbs/12_cli.ipynb #bce43b05
@@ -203,7 +204,7 @@ def study(
     n_validation: NValidation = None, n_test: NTest = None, max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
     plain: Plain = False, set_: Set = None, vary: Vary = None, methods: GridMethods = "lora,full",
     points: whole_number(1, "learning rates per method") = 5, quick: Quick = False, list_: List = False, run: Only = None,
-    threads: Threads = None, out: out_flag("results/NAME") = None):
+    threads: Threads = None, retry: Retry = False, out: out_flag("results/NAME") = None):
     "Work on a grid of runs, alone or beside others; what is done stays done."
     named = [parse_value("seed", seed) for seed in seed_list(seeds) if seed]
     chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train, n_validation=n_validation,
@@ -211,11 +212,12 @@ def study(
     quiet_libraries(terminal=False)
     import torch
     from sentiment_nbdev.reports import report_study
-    from sentiment_nbdev.study import SOURCE, open_commands, run_study, write_study
+    from sentiment_nbdev.study import SOURCE, drop_failed, open_commands, run_study, write_study
     if threads: torch.set_num_threads(threads)
     out = out or Path("results")/(SOURCE.get(name, name) + "-quick" * quick)
     plan = planned_study(name, chosen, out, tuple(named), vary or [], methods, points, quick, n_test is None)
     write_study(plan, out)
+    if retry: say(f"Opened {drop_failed(out)} failed runs again")
     if list_: return print(*open_commands(plan, out, ctx.obj), sep="\n")
     run_study(plan, out, say, only=run)
     print(report_study(out))

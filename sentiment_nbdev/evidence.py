@@ -7,21 +7,21 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/evidence.html.md"""
 # %% auto #0
 __all__ = ['standard_errors', 'combine_errors', 'mcnemar_p', 'method_difference', 'holm', 'rows_needed']
 
-# %% ../nbs/06b_evidence.ipynb #9bc72586
+# %% ../nbs/06b_evidence.ipynb #62f100aa
 import numpy as np
 from scipy.stats import binomtest, bootstrap, norm, t as student
 from .settings import InputError
 
-# %% ../nbs/06b_evidence.ipynb #5ca45437
+# %% ../nbs/06b_evidence.ipynb #b7496dba
 def _table(name: str, correct) -> np.ndarray:
     "(S, N) numbers 0 or 1, or an `InputError`"
     lengths = {len(row) for row in correct}
     if len(lengths) != 1 or 0 in lengths: raise InputError(f"{name} has rows of {sorted(lengths)} tests: give the same test rows for every seed")
-    table = np.array([[int(right) for right in row] for row in correct], float)
+    table = np.array([[float(right) for right in row] for row in correct])
     if not np.isin(table, (0, 1)).all(): raise InputError(f"{name} must hold 0 (wrong) and 1 (right) only: compare predictions with labels first")
     return table
 
-# %% ../nbs/06b_evidence.ipynb #3b2fe01f
+# %% ../nbs/06b_evidence.ipynb #dbf2f08a
 def standard_errors(
     d,      # (S, N) differences per seed and row
 ) -> tuple: # Of rows, seeds, and of both together, shares of 1; the last two are 0 for a single seed
@@ -42,7 +42,7 @@ def combine_errors(
     below = sum(part**4 / df for part, df in freedom if df)
     return error, error**4 / below if below else 1.0
 
-# %% ../nbs/06b_evidence.ipynb #801ab546
+# %% ../nbs/06b_evidence.ipynb #38fc9477
 def mcnemar_p(
     only_b: int, # Rows on which B alone is right
     only_a: int, # Rows on which A alone is right
@@ -50,24 +50,25 @@ def mcnemar_p(
     "McNemar's exact test: were these rows shared out by a fair coin?"
     return float(binomtest(only_b, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
-# %% ../nbs/06b_evidence.ipynb #7b6bc551
+# %% ../nbs/06b_evidence.ipynb #0f48d2e3
 def method_difference(
     correct_a,           # (S, N) 0 or 1 per seed and test row: method A; strings of 0 and 1 will do
     correct_b,           # (S, N) the same rows and seeds, method B
     level: float = 0.95, # Level of both intervals
-) -> dict:               # difference (b - a), low, high (rows and seeds), low_rows, high_rows, errors, per_seed, n, seeds, p, disagree, mcnemar_p (per seed); shares of 1
+) -> dict:               # difference (b - a), low, high (rows and seeds), low_rows, high_rows, errors, per_seed, n, seeds, p, disagree, mcnemar_per_seed (and mcnemar_p for a single seed); shares of 1
     "How much more often method B is right than A, when rows and seeds could have been others"
     a, b = _table("correct_a", correct_a), _table("correct_b", correct_b)
     if a.shape != b.shape: raise InputError(f"A has {a.shape} seeds and rows, B {b.shape}: give the same seeds and test rows")
     d, (seeds, n) = b - a, a.shape
     errors, mean = standard_errors(d), float(d.mean())
     error, df = combine_errors(*errors, n, seeds)
-    margin = error * student.ppf((1 + level) / 2, df) if error else 1 - (1 - level) ** (1 / n)      # rule of three, when all agree
+    single = [mcnemar_p(int((row > 0).sum()), int((row < 0).sum())) for row in d]
+    if error: margin, p = error * float(student.ppf((1 + level) / 2, df)), float(2 * student.sf(abs(mean) / error, df))
+    else: margin, p = (1 - (1 - level) ** (1 / n)) * (1 + abs(mean)), single[0]         # rule of three, when all rows are alike
     low, high = _row_interval(d.mean(axis=0), level) if error else (mean - margin, mean + margin)
-    return dict(difference=mean, low=mean - float(margin), high=mean + float(margin), low_rows=low, high_rows=high, level=level,
-                errors=errors, per_seed=d.mean(axis=1).tolist(), n=n, seeds=seeds,
-                p=float(2 * student.sf(abs(mean) / error, df)) if error else float(mean == 0),
-                disagree=float(abs(d).mean()), mcnemar_p=[mcnemar_p(int((row > 0).sum()), int((row < 0).sum())) for row in d])
+    ends = (max(-1.0, mean - margin), min(1.0, mean + margin), max(-1.0, low), min(1.0, high))
+    return dict(difference=mean, **dict(zip(("low", "high", "low_rows", "high_rows"), ends)), level=level, errors=errors, per_seed=d.mean(axis=1).tolist(),
+                n=n, seeds=seeds, p=p, disagree=float(abs(d).mean()), mcnemar_per_seed=single) | (dict(mcnemar_p=single[0]) if seeds == 1 else {})
 
 def _row_interval(d, level: float) -> tuple:
     "Bootstrap over the rows alone"
@@ -76,7 +77,7 @@ def _row_interval(d, level: float) -> tuple:
                       rng=np.random.default_rng(0)).confidence_interval
     return float(found.low), float(found.high)
 
-# %% ../nbs/06b_evidence.ipynb #45aa7ef4
+# %% ../nbs/06b_evidence.ipynb #0144d547
 def holm(
     p_values: list[float], # Of several comparisons
 ) -> list[float]:          # As many, corrected
@@ -84,7 +85,7 @@ def holm(
     from statsmodels.stats.multitest import multipletests
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
 
-# %% ../nbs/06b_evidence.ipynb #757e34b5
+# %% ../nbs/06b_evidence.ipynb #10067de0
 def rows_needed(
     disagree: float,          # Share of rows on which exactly one of the two models is right
     difference: float = 0.01, # The true difference in accuracy that shall be seen

@@ -166,12 +166,12 @@ class RunRecord:
 def describe_rows(
     rows,           # One tokenized split
     n_classes: int,
-) -> dict:          # n, share_last (share of the last class), tokens, sha256
+) -> dict:          # n, share_last and share_most (shares of the last and of the most frequent class), tokens, sha256
     "What identifies the rows of a split"
     digest = hashlib.sha256()
     for ids, label in zip(rows["input_ids"], rows["labels"]): digest.update(json.dumps([ids, label]).encode())
-    last = np.array(rows["labels"]) == n_classes - 1
-    return dict(n=len(rows), share_last=float(last.mean()), tokens=int(token_lengths(rows).sum()), sha256=digest.hexdigest())
+    shares = np.bincount(rows["labels"], minlength=n_classes) / len(rows)
+    return dict(n=len(rows), share_last=float(shares[-1]), share_most=float(shares.max()), tokens=int(token_lengths(rows).sum()), sha256=digest.hexdigest())
 
 # %% ../nbs/07_training.ipynb #97cefa6f
 def describe_environment(

@@ -5,7 +5,8 @@ from pathlib import Path
 import matplotlib, pytest
 from sentiment_nbdev.comparison import read_records, write_results
 from sentiment_nbdev.reports import index_numbers, report_study
-from sentiment_nbdev.study import finals, read_study, trials
+from sentiment_nbdev.study import finals, read_study, relevant_settings, trials
+from sentiment_nbdev.training import read_record
 
 RESULTS = Path(__file__).resolve().parent.parent/"results"
 FOLDERS = sorted(path.parent for path in RESULTS.rglob("results.json"))
@@ -31,6 +32,7 @@ def test_results_follow_from_their_records(folder, tmp_path):
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
 def test_studies_follow_from_their_records(study, tmp_path):
+    assert {"study.json", "report.md", "summary.json"} <= {path.name for path in study.iterdir()}
     shutil.copytree(study, tmp_path/study.name)
     report_study(tmp_path/study.name)
     for path in (path for path in study.iterdir() if path.is_file()):
@@ -41,7 +43,14 @@ def test_studies_follow_from_their_records(study, tmp_path):
 def test_study_records_are_those_of_the_plan(study):
     plan = read_study(study)
     known = {f"{run.name}.json" for run in trials(plan) + finals(plan, study)}
-    assert {path.name for path in (study/"records").glob("*.json")} <= known
+    files = sorted((study/"records").glob("*.json"))
+    assert files and {path.name for path in files} <= known
+    runs = {f"{run.name}.json": run for run in trials(plan) + finals(plan, study)}
+    for path in files:
+        record, run = read_record(path), runs[path.name]
+        assert (record.method, record.settings["seed"], record.lr) == (run.method, run.settings.seed, getattr(run.settings, f"lr_{run.method}", None))
+        assert relevant_settings(run.method, run.settings) == {name: tuple(value) if isinstance(value, list) else value for name, value in record.settings.items() if name in relevant_settings(run.method, run.settings)}
+        assert bool(record.test) == run.test or record.status != "done"
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)

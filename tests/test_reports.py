@@ -1,0 +1,148 @@
+"""Reports of studies whose runs went well, badly, or not at all: made-up records, nothing is trained."""
+import json
+from dataclasses import replace
+
+import pytest
+from sentiment_nbdev.reports import add_record, arm_summary, compare_arms, learned, report_study
+from sentiment_nbdev.settings import InputError, Settings
+from sentiment_nbdev.study import (Arm, Study, best_rates, chosen_rate, drop_failed, finals, fitting_sizes, known_rates, open_runs, plan_study,
+                                   rate_arms, record_file, trials, write_study)
+from sentiment_nbdev.training import RunRecord, write_record
+
+SETTINGS = Settings(n_train=100, n_validation=50, n_test=200)
+TWO = (Arm("lora", "lora", {}, (1e-3,), against="full"), Arm("full", "full", {}, (5e-5,), against="full"))
+
+
+def record(run, accuracy=0.9, status="done", rows="same", error=""):
+    "A record with the given accuracy on validation and test; the first rows are the wrong ones"
+    n, settings = run.settings.n_test, run.settings.__dict__ | dict(model=run.settings.model)
+    about = dict(n=run.settings.n_validation, share_last=0.5, tokens=1, sha256=rows)
+    if status == "failed": return RunRecord(run.method, 1e-3, settings, {}, status=status, error=error)
+    scores = dict(accuracy=accuracy, f1=accuracy, mcc=0.0, nll=0.5 if status == "done" else float("nan"), ece=0.1)
+    tested = run.test and status == "done"
+    wrong = round((1 - accuracy) * n)
+    bins = [dict(n=n, confidence=0.9, accuracy=accuracy)]
+    calibration = dict(temperature=1.0, nll=0.5, ece=0.1, bins=bins, bins_raw=bins) if tested else {}
+    split = dict(train=about, validation=about) | (dict(test=dict(about, n=n, texts_sha256=rows)) if tested else {})
+    return RunRecord(run.method, 1e-3, settings, dict(trainable=1, total=2, fraction=0.5), rows=split, epochs=[dict(epoch=1, step=1, **scores)], validation=scores,
+                     test=dict(scores, n=n) if tested else {}, correct="0" * wrong + "1" * (n - wrong) if tested else "", calibration=calibration,
+                     cost=dict(seconds=1.0, seconds_per_epoch=1.0, peak_memory_bytes=1), environment=dict(hardware="none", threads=1, cores=1, device="cpu", precision="fp32"), status=status,
+                     by_length=[dict(longest=128, n=n, correct=n - wrong, tokens=1, cut=0)] if tested else [])
+
+
+def fill(study, out, make):
+    "Write the plan and a record for each of its runs"
+    write_study(study, out)
+    for stage in (trials(study), lambda: finals(study, out)):
+        for run in stage() if callable(stage) else stage: write_record(make(run), record_file(run, out))
+    return report_study(out)
+
+
+def test_a_large_difference_is_called_one(tmp_path):
+    page = fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2, 3)), tmp_path, lambda run: record(run, 0.6 if run.method == "lora" else 0.95))
+    assert "lora lower than full by 35.0 points" in page and "35.0" in page
+
+
+def test_a_single_seed_needs_mcnemar_too(tmp_path):
+    page = fill(Study("verdict", TWO, SETTINGS, seeds=(1,)), tmp_path, lambda run: record(run, 0.9 if run.method == "lora" else 0.92))
+    assert "no difference shown" in page and "McNemar" in page and "one seed" in page
+
+
+def test_lost_seeds_are_told(tmp_path):
+    def make(run): return record(run, status="diverged" if run.method == "lora" and run.settings.seed == 2 else "done")
+    page = fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2, 3)), tmp_path, make)
+    assert "lora: 1 of 3 seeds have no test (diverged)" in page
+
+
+def test_an_arm_that_lost_every_seed_stays_in_the_table(tmp_path):
+    page = fill(Study("traps", TWO, SETTINGS, seeds=(1, 2)), tmp_path, lambda run: record(run, status="done" if run.method == "full" else "diverged"))
+    assert "no test" in page and "lora: 2 of 2 seeds" in page
+
+
+def test_failed_trials_choose_nothing_and_do_not_break_the_report(tmp_path):
+    study = Study("learning-rate", rate_arms(2), SETTINGS, seeds=(1,), test=False)
+    page = fill(study, tmp_path, lambda run: record(run, status="failed", error="out of memory") if run.method == "lora" else record(run))
+    assert chosen_rate(study, study.arms[1], tmp_path) is None and chosen_rate(study, study.arms[0], tmp_path) is not None
+    assert "lora: best so far" in page and "| lora |" in page
+
+
+def test_a_method_that_always_diverges_has_no_best_rate(tmp_path):
+    study = Study("learning-rate", rate_arms(2), SETTINGS, seeds=(1,), test=False)
+    fill(study, tmp_path/"learning-rate", lambda run: record(run, status="diverged"))
+    assert best_rates(SETTINGS, tmp_path/"learning-rate") == dict(full=SETTINGS.lr_full, lora=SETTINGS.lr_lora)
+
+
+@pytest.mark.parametrize("changed", [dict(epochs=9), dict(lora_r=16), dict(n_train=99), dict(lr_lora=0.5)])
+def test_rates_carry_over_to_the_same_settings_only(tmp_path, changed):
+    fill(Study("learning-rate", rate_arms(2), SETTINGS, seeds=(1,), test=False), tmp_path/"learning-rate", record)
+    assert best_rates(replace(SETTINGS, seed=7, n_test=9), tmp_path/"learning-rate")["lora"] in (1e-4, 1e-2)
+    other = replace(SETTINGS, **changed)
+    assert best_rates(other, tmp_path/"learning-rate")["lora"] == other.lr_lora
+
+
+def test_records_on_other_rows_are_refused(tmp_path):
+    study = Study("learning-rate", rate_arms(2), SETTINGS, seeds=(1,), test=False)
+    with pytest.raises(InputError, match="the data has changed"): fill(study, tmp_path, lambda run: record(run, rows=run.id))
+
+
+def test_other_cuts_of_the_same_texts_can_be_compared(tmp_path):
+    arms = Arm("left", "lora", {}, (1e-3,)), Arm("right", "lora", dict(truncation_side="right"), (1e-3,), against="left")
+    study = Study("sides", arms, SETTINGS, seeds=(1, 2))
+    fill(study, tmp_path, record)
+    assert [c["name"] for c in compare_arms(study, tmp_path)] == ["right"] and arm_summary(study, arms[0], tmp_path)["seeds"] == 2
+
+
+def test_learned_knows_three_classes():
+    about = dict(n=500, share_last=0.33, share_most=0.34)
+    assert learned(RunRecord("full", 1e-4, {}, {}, rows=dict(validation=about), validation=dict(accuracy=0.65)))
+    assert not learned(RunRecord("full", 1e-4, {}, {}, rows=dict(validation=about), validation=dict(accuracy=0.35)))
+
+
+@pytest.mark.parametrize("name", ["targets", "labels", "truncation", "traps", "verdict"])
+def test_every_arm_has_a_partner_or_is_one(name):
+    arms = plan_study(name, Settings(), dict(full=5e-5, lora=1e-3)).arms
+    names = [arm.name for arm in arms]
+    assert len(names) == len(set(names)) and {arm.against for arm in arms} - {""} <= set(names)
+    assert sum(arm.against not in ("", arm.name) for arm in arms) >= len(arms) // 2
+
+
+@pytest.mark.parametrize("name", ["targets", "labels", "truncation"])
+def test_quick_is_quick(name):
+    study = plan_study(name, Settings(), dict(full=5e-5, lora=1e-3), quick=True)
+    assert all(run.settings.n_train <= 64 and run.settings.epochs == 1 and run.settings.max_length <= 32 for run in trials(study))
+    assert all(arm.changes.get("n_train", 0) <= 64 and arm.changes.get("max_length", 0) <= 32 for arm in study.arms)
+
+
+def test_sizes_end_where_the_rows_do():
+    assert fitting_sizes(Settings())[-1] == 1000 and fitting_sizes(Settings(n_validation=200))[0] == 50
+
+
+def test_a_plan_without_records_may_be_mended(tmp_path):
+    write_study(Study("mine", TWO, SETTINGS), tmp_path)
+    write_study(Study("mine", TWO, replace(SETTINGS, epochs=2)), tmp_path)
+    assert json.loads((tmp_path/"study.json").read_text())["settings"]["epochs"] == 2
+
+
+def test_a_begun_study_keeps_its_rates_when_better_ones_become_known(tmp_path):
+    fill(plan_study("traps", SETTINGS, dict(full=5e-5, lora=1e-3), seeds=(1,)), tmp_path/"traps", record)
+    fill(Study("learning-rate", rate_arms(3), SETTINGS, seeds=(1,), test=False), tmp_path/"learning-rate", lambda run: record(run, 0.8 if run.settings.lr_lora < 1e-2 else 0.9))
+    assert known_rates(SETTINGS, tmp_path/"traps") == dict(full=5e-5, lora=1e-3) != known_rates(SETTINGS, tmp_path/"targets")
+
+
+def test_failed_runs_can_be_opened_again(tmp_path):
+    study = Study("own", TWO, SETTINGS, seeds=(1,))
+    fill(study, tmp_path, lambda run: record(run, status="failed", error="out of memory") if run.method == "lora" else record(run))
+    assert len(open_runs(study, tmp_path)) == 0 and drop_failed(tmp_path) == 1 and [run.method for run in open_runs(study, tmp_path)] == ["lora"]
+
+
+def test_added_records_do_not_spoil_a_table(tmp_path):
+    study = Study("own", TWO, SETTINGS, seeds=(1,))
+    fill(study, tmp_path/"own", record)
+    run = finals(study, tmp_path/"own")[0]
+    folder = add_record(record_file(run, tmp_path/"own"), tmp_path)
+    before = sorted(folder.rglob("*"))
+    write_record(record(run, rows="other"), tmp_path/"other.json")
+    with pytest.raises(InputError, match="other rows"): add_record(tmp_path/"other.json", tmp_path)
+    write_record(record(run, 0.5), tmp_path/"again.json")
+    with pytest.raises(InputError, match="another run"): add_record(tmp_path/"again.json", tmp_path)
+    assert sorted(folder.rglob("*")) == before
