@@ -347,10 +347,10 @@ def label_arms(rates: dict, sizes=SIZES) -> tuple:
                  for arm in _four(rates, n_train=n, epochs=max(3, min(10, 3000 // n))))
 
 # %% ../nbs/10b_study.ipynb #a2739aa5
-def truncation_arms(rates: dict) -> tuple:
+def truncation_arms(rates: dict, lengths=(128, 256, 512)) -> tuple:
     "Side times length times method; the right side against the left"
     return tuple(Arm(f"{m}, {side} {n}", m, dict(truncation_side=side, max_length=n), (rates[m],), against=f"{m}, left {n}")
-                 for n in (128, 256, 512) for side in ("left", "right") for m in RATES)
+                 for n in lengths for side in ("left", "right") for m in RATES)
 
 def trap_arms(rates: dict) -> tuple:
     "The original's one rate for both, a usual rate of full fine-tuning for LoRA, each against the method's own"
@@ -412,6 +412,11 @@ def fitting_sizes(settings: Settings) -> tuple:
     return tuple(found)
 
 # %% ../nbs/10b_study.ipynb #7950d24a
+def _extent(name: str, settings: Settings, quick: bool) -> list:
+    "The sizes of `labels` and the lengths of `truncation`"
+    if name == "labels": return [(16, 32, 64) if quick else fitting_sizes(settings)]
+    return [(8, 16, 32)] if quick and name == "truncation" else []
+
 def plan_study(
     name: str,             # A name in `STUDIES`
     settings: Settings,
@@ -428,8 +433,8 @@ def plan_study(
     kind = SOURCE.get(name, name)
     if kind == "verdict" and whole_test and not quick: settings = all_test_rows(settings)
     seeds = seeds or tuple(settings.seed + i for i in range(1 if quick else 5 if kind == "verdict" else 3))
-    arms = rate_arms(points) if name == "learning-rate" else label_arms(rates, fitting_sizes(settings)) if name == "labels" else ARMS[name](rates)
-    if quick: arms = tuple(replace(arm, changes={k: min(v, QUICK[k]) if k in QUICK else v for k, v in arm.changes.items()}) for arm in arms)
+    arms = rate_arms(points) if name == "learning-rate" else ARMS[name](rates, *_extent(name, settings, quick))
+    if quick: arms = tuple(replace(arm, changes=arm.changes | dict(epochs=1)) for arm in arms)
     return Study(kind, arms, settings, seeds, test=name != "learning-rate", base_rates=rates)
 
 # %% ../nbs/10b_study.ipynb #3214edba

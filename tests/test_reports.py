@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from sentiment_nbdev.reports import add_record, arm_summary, compare_arms, learned, report_study
 from sentiment_nbdev.settings import InputError, Settings
-from sentiment_nbdev.study import (Arm, Study, best_rates, chosen_rate, drop_failed, finals, fitting_sizes, known_rates, open_runs, plan_study,
+from sentiment_nbdev.study import (Arm, Study, best_rates, check_plan, chosen_rate, drop_failed, finals, fitting_sizes, known_rates, open_runs, plan_study,
                                    rate_arms, record_file, trials, write_study)
 from sentiment_nbdev.training import RunRecord, write_record
 
@@ -100,15 +100,17 @@ def test_learned_knows_three_classes():
 
 @pytest.mark.parametrize("name", ["targets", "labels", "truncation", "traps", "verdict"])
 def test_every_arm_has_a_partner_or_is_one(name):
-    arms = plan_study(name, Settings(), dict(full=5e-5, lora=1e-3)).arms
+    check_plan(study := plan_study(name, Settings(), dict(full=5e-5, lora=1e-3)))
+    arms = study.arms
     names = [arm.name for arm in arms]
     assert len(names) == len(set(names)) and {arm.against for arm in arms} - {""} <= set(names)
     assert sum(arm.against not in ("", arm.name) for arm in arms) >= len(arms) // 2
 
 
-@pytest.mark.parametrize("name", ["targets", "labels", "truncation"])
+@pytest.mark.parametrize("name", ["targets", "labels", "truncation", "traps", "verdict"])
 def test_quick_is_quick(name):
     study = plan_study(name, Settings(), dict(full=5e-5, lora=1e-3), quick=True)
+    check_plan(study)
     assert all(run.settings.n_train <= 64 and run.settings.epochs == 1 and run.settings.max_length <= 32 for run in trials(study))
     assert all(arm.changes.get("n_train", 0) <= 64 and arm.changes.get("max_length", 0) <= 32 for arm in study.arms)
 
