@@ -1,5 +1,5 @@
 """The site: built without a warning, and used in a real browser. Without Chromium the browser's tests are skipped."""
-import os, re, shutil, subprocess, sys, threading
+import shutil, subprocess, sys, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
