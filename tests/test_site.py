@@ -52,7 +52,8 @@ def page(browser, address):
     opened.problems = []
     opened.on("console", lambda message: opened.problems.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: opened.problems.append(str(error)))
-    opened.on("requestfailed", lambda request: opened.problems.append(f"failed: {request.url}"))
+    # A request that is still under way when the test leaves the page is aborted by the browser: no fault of the site.
+    opened.on("requestfailed", lambda request: opened.problems.append(f"{request.failure}: {request.url}") if request.failure != "net::ERR_ABORTED" else None)
     opened.on("response", lambda answer: opened.problems.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None)
     opened.on("request", lambda request: opened.problems.append(f"elsewhere: {request.url}") if not request.url.startswith((address, "data:", "blob:")) else None)
     yield opened
