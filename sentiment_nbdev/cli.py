@@ -6,13 +6,13 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/cli.html.md"""
 
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
-           'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only', 'Retry',
-           'Threads', 'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say', 'compare', 'train',
-           'evaluate', 'whole_number', 'bench', 'grid', 'planned_study', 'study', 'report', 'print_rows', 'predict',
-           'merge', 'init', 'main']
+           'Resume', 'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only',
+           'Retry', 'Threads', 'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say', 'compare',
+           'train', 'evaluate', 'whole_number', 'bench', 'grid', 'planned_study', 'study', 'report', 'print_rows',
+           'predict', 'merge', 'init', 'main']
 
 # %% ../nbs/12_cli.ipynb #09cc0362
-import sys, warnings
+import os, sys, warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
@@ -39,6 +39,7 @@ Profile = Annotated[Optional[str], typer.Option(help="embedded, imdb or original
 File = Annotated[Optional[Path], typer.Option("--settings", help="settings file", show_default="./settings.ini if it has our sections", metavar="FILE")]
 Set = Annotated[Optional[list[str]], typer.Option("--set", help="any other setting, as name=value; may be repeated", metavar="NAME=VALUE")]
 Plain = Annotated[bool, typer.Option("--plain", help="the plain recipe (fp32, random padded batches, dropout everywhere) instead of the fast path")]
+Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted training")]
 def out_flag(shown: str):
     "The type of --out, with the default that help shows"
     return Annotated[Optional[Path], typer.Option("--out", help="folder to write to", show_default=shown, metavar="FOLDER")]
@@ -104,18 +105,16 @@ def train(
     method: Annotated[str, typer.Argument(help="probe, lora or full")],
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
     n_validation: NValidation = None, n_test: NTest = None, max_length: MaxLength = None, epochs: Epochs = None, seed: Seeds = None,
-    plain: Plain = False, set_: Set = None, out: out_flag("runs/METHOD") = None):
+    plain: Plain = False, set_: Set = None, resume: Resume = False, out: out_flag("runs/METHOD") = None):
     "Train one method and save the model with its record."
     if method not in METHODS[1:]: raise InputError(f"unknown method {method!r}: choose from {', '.join(METHODS[1:])} (bow only compares)")
     chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs, seed=seed)
     out = check_folder(out or Path("runs")/method)
     quiet_libraries()
-    from sentiment_nbdev.comparison import prepare_rows, run_method
-    from sentiment_nbdev.training import write_record
-    record = run_method(method, prepare_rows(chosen), chosen, out)
-    write_record(record, out/"record.json")
-    test = record.test
+    from sentiment_nbdev.comparison import train_and_save
+    test = train_and_save(method, chosen, out, resume).test
+    if not test: return                                  # one of several processes, and not the first
     print(f"{method}: test accuracy {test['accuracy']:.1%} (95 % interval {test['accuracy_low']:.1%} to {test['accuracy_high']:.1%}, n = {test['n']})")
     say(f"Saved to {out}")
 
@@ -295,15 +294,36 @@ def init(
 def _warn(message, category, *_, **__):
     if issubclass(category, UserWarning): say("warning: " + " ".join(str(message).split()))
 
+def _check_launch(arguments: list[str]):
+    "Only `train` can be shared by processes, and only when they are really there"
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if several and arguments[:1] != ["train"]:
+        raise InputError(f"{' '.join(arguments[:1])} runs in one process: start it without torchrun (a study shares its runs by itself)")
+    if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ:
+        raise InputError("accelerate launch --cpu starts one process, whatever --num_processes says: use torchrun --nproc-per-node N -m sentiment_nbdev")
+
+def _plain_words(error: Exception) -> str:
+    "What a person can do about an error of the machine; empty for an error of ours"
+    text = str(error)
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
+        return "error: out of memory: lower batch_size, eval_batch_size or max_length, for example --set batch_size=4"
+    lost = "WORLD_SIZE" in os.environ and any(word in text for word in ("peer", "gloo", "NCCL", "TCPStore"))
+    return "error: another process of this run has ended (its message is above): start all of them again with --resume" if lost else ""
+
 def main(
     arguments: list[str] | None = None, # None takes the command line's
 ) -> int:                               # Exit code: 0 fine, 2 wrong input, 130 interrupted
     "Run a command; wrong input becomes one line on stderr"
+    arguments, problem, code = list(sys.argv[1:] if arguments is None else arguments), "", 2
     with warnings.catch_warnings():
         warnings.showwarning = _warn
-        try: return app(arguments, standalone_mode=False, obj=list(sys.argv[1:] if arguments is None else arguments)) or 0
-        except typer.TyperException as e: problem = e.format_message()
-        except (InputError, OSError) as e: problem = str(e)
-        except (KeyboardInterrupt, typer.Abort): return 130
-    if problem: say("error: " + " ".join(problem.split()))
-    return 2
+        try:
+            _check_launch(arguments)
+            return app(arguments, standalone_mode=False, obj=arguments) or 0
+        except typer.TyperException as e: problem = f"error: {e.format_message()}"
+        except (InputError, OSError) as e: problem = f"error: {e}"
+        except (MemoryError, RuntimeError) as e:
+            if not (problem := _plain_words(e)): raise
+        except (KeyboardInterrupt, typer.Abort) as e: problem, code = str(e), 130
+    if problem: say(" ".join(problem.split()))
+    return code

@@ -6,12 +6,12 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/comparison.html.md"""
 
 # %% auto #0
 __all__ = ['Rows', 'prepare_rows', 'fit_tfidf', 'run_bow', 'train_method', 'lr_tries', 'tune_method', 'save_run', 'run_method',
-           'check_methods', 'record_path', 'run_seeds', 'summarise', 'markdown_table', 'results_folder', 'read_results',
-           'results_summary', 'paired_verdicts', 'plot_accuracy', 'plot_comparison', 'make_report', 'write_results',
-           'read_records', 'compare']
+           'train_and_save', 'check_methods', 'record_path', 'run_seeds', 'summarise', 'markdown_table',
+           'results_folder', 'read_results', 'results_summary', 'paired_verdicts', 'plot_accuracy', 'plot_comparison',
+           'make_report', 'write_results', 'read_records', 'compare']
 
 # %% ../nbs/10_comparison.ipynb #2b3fe40e
-import gc, json, time
+import gc, json, shutil, time
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +28,7 @@ from .models import ParameterCount, load_encoder, plot_trainable, public_setting
 from .metrics import calibrate, paired_difference, score_logits, verdict, wilson_interval
 from .training import (STYLE, PeakMemory, RunRecord, describe_environment, describe_rows, fine_tune, fit_logistic,
                                       fit_probe, open_test, plot_losses, read_record, write_record)
+from .resume import claim, first_process, open_run, run_plan, train_safely
 from .lora import add_lora, check_targets, save_adapter
 
 # %% ../nbs/10_comparison.ipynb #6804de1f
@@ -77,12 +78,14 @@ def train_method(
     method: str,         # probe, lora or full
     rows: Rows,
     settings: Settings,
+    checkpoints: Path | None = None, # Train safely, with checkpoints here
 ) -> tuple:              # (model, record without test metrics, fingerprint of the encoder)
     "A fresh encoder, trained by one method"
     model = load_encoder(settings)
     sha256 = weights_sha256(model)
     if method == "probe": return model, fit_probe(model, rows.tokens, rows.tokenizer, settings), sha256
     if method == "lora": model = add_lora(model, settings)
+    if checkpoints: return model, train_safely(model, rows.tokens, rows.tokenizer, settings, method, checkpoints), sha256
     return model, fine_tune(model, rows.tokens, rows.tokenizer, settings, method), sha256
 
 # %% ../nbs/10_comparison.ipynb #895136d1
@@ -98,16 +101,19 @@ def tune_method(
     method: str,         # lora or full; the probe has no learning rate
     rows: Rows,
     settings: Settings,
+    checkpoints: Path | None = None, # Train safely, with checkpoints here
 ) -> tuple:              # (model, record, fingerprint) of the best try
     "Train once per learning rate and keep the best by validation"
     if method == "probe": return train_method(method, rows, settings)
     best, tried = None, []
     gc.collect()                                         # the model of the run before, so that it does not count in the peak
     for lr in lr_tries(getattr(settings, f"lr_{method}"), settings.lr_trials):
-        run = train_method(method, rows, replace(settings, **{f"lr_{method}": lr}))
+        run = train_method(method, rows, replace(settings, **{f"lr_{method}": lr}), checkpoints and checkpoints/f"lr-{lr:g}")
+        if run[1].status != "done": problem = run[1].error; continue
         score = run[1].validation["accuracy"], -run[1].validation["nll"]
         tried.append(dict(lr=lr, accuracy=score[0], nll=-score[1]))
         if best is None or score > best[0]: best = score, run
+    if best is None: raise InputError(problem)
     best[1][1].tried = tried
     return best[1]
 
@@ -130,12 +136,35 @@ def run_method(
     rows: Rows,
     settings: Settings,
     folder: Path,       # Where the model goes
-) -> RunRecord:         # Complete, test metrics included
+    checkpoints: Path | None = None, # Train safely, with checkpoints here
+) -> RunRecord:         # Complete, test metrics included; of several processes only the first one saves and tests
     "Train, select, save, then open the test split"
     if method == "bow": return run_bow(rows, settings)
-    model, record, sha256 = tune_method(method, rows, settings)
+    model, record, sha256 = tune_method(method, rows, settings, checkpoints)
+    if not first_process(): return record
     record.cost["artefact_bytes"] = save_run(method, model, rows, settings, sha256, Path(folder))
     return open_test(record, model, rows.tokens, rows.tokenizer, settings)
+
+# %% ../nbs/10_comparison.ipynb #fb5255c4
+def train_and_save(
+    method: str,          # probe, lora or full
+    settings: Settings,
+    out: str | Path,      # Folder for model and record; checkpoints stand in `OUT-checkpoints` meanwhile
+    resume: bool = False, # Go on with an interrupted training
+) -> RunRecord:           # Complete, test metrics included
+    "Train one method so that it may be interrupted, save the model and its record"
+    out, rows = Path(out), prepare_rows(settings)
+    kept = out.with_name(f"{out.name}-checkpoints")
+    if not first_process(): return run_method(method, rows, settings, out, kept)
+    with claim(out):
+        try:
+            if method != "probe": open_run(kept, run_plan(method, rows.tokens, settings), resume)
+            record = run_method(method, rows, settings, out, kept)
+            write_record(record, out/"record.json")
+            shutil.rmtree(kept, ignore_errors=True)
+            return record
+        finally:
+            if not list(kept.rglob("checkpoint-*")): shutil.rmtree(kept, ignore_errors=True)
 
 # %% ../nbs/10_comparison.ipynb #4cf437c1
 def check_methods(
@@ -362,10 +391,11 @@ def compare(
     methods, out = check_methods(methods), check_folder(out, mark="records")
     rows, records = prepare_rows(settings), []
     if "lora" in methods: check_targets(load_encoder(settings), settings)
-    (out/"records").mkdir(parents=True, exist_ok=True)
-    for method in methods:
-        runs = run_seeds(method, rows, settings, tuple(seeds or (settings.seed,)), out)
-        row = summarise(runs)
-        tell(f"{method}: test accuracy {row['accuracy']:.1%}, {row['seconds']:.0f} s of training")
-        records += runs
-    return write_results(records, out)
+    with claim(out):
+        (out/"records").mkdir(parents=True, exist_ok=True)
+        for method in methods:
+            runs = run_seeds(method, rows, settings, tuple(seeds or (settings.seed,)), out)
+            row = summarise(runs)
+            tell(f"{method}: test accuracy {row['accuracy']:.1%}, {row['seconds']:.0f} s of training")
+            records += runs
+        return write_results(records, out)

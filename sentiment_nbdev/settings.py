@@ -11,10 +11,11 @@ __all__ = ['CHOICES', 'AT_LEAST', 'BETWEEN', 'PINS', 'PLAIN', 'PROFILES', 'METHO
            'write_settings', 'choose_device', 'choose_precision', 'choose_on_cpu', 'quiet_libraries']
 
 # %% ../nbs/01_settings.ipynb #07c0237e
-import configparser, os, shutil, sys, tempfile, warnings
+import configparser, os, platform, shutil, sys, tempfile, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+import psutil
 
 # %% ../nbs/01_settings.ipynb #f0f4e3f6
 class InputError(ValueError):
@@ -212,6 +213,25 @@ def check_folder(
         raise InputError(f"{path} is a folder with other files in it: name a new folder with --out")
     return path
 
+# %% ../nbs/01_settings.ipynb #95967d81
+def _flush(path: Path, inside: bool = True):
+    "Have the disk keep a file, or a folder with all that is in it (or only the names in it)"
+    for part in [path, *(path.rglob("*") if inside else [])] if os.name == "posix" else []:
+        opened = os.open(part, os.O_RDONLY)
+        try: os.fsync(opened)
+        finally: os.close(opened)
+
+def _clear(work: Path):
+    "Remove a temporary folder; what it was replacing gets its name back unless the new one has it"
+    for old in work.glob("old/*"):
+        if not (work.parent/old.name).exists(): old.rename(work.parent/old.name)
+    shutil.rmtree(work, ignore_errors=True)
+
+def _sweep(folder: Path):
+    "Clear what killed processes of this machine left half-written"
+    for work in folder.glob(f".writing-{platform.node()}-*"):
+        if not psutil.pid_exists(int(work.name.split("-")[-2])): _clear(work)
+
 # %% ../nbs/01_settings.ipynb #cf9e2185
 @contextmanager
 def write_atomically(
@@ -221,12 +241,15 @@ def write_atomically(
     path = Path(path)
     if path.is_dir(): check_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    _sweep(path.parent)
+    work = Path(tempfile.mkdtemp(prefix=f".writing-{platform.node()}-{os.getpid()}-", dir=path.parent))
     try:
         yield work/path.name
-        if path.is_dir(): path.rename(work/"old")
+        _flush(work/path.name)
+        if path.is_dir(): (work/"old").mkdir(), path.rename(work/"old"/path.name)
         os.replace(work/path.name, path)
-    finally: shutil.rmtree(work, ignore_errors=True)
+        _flush(path.parent, inside=False)
+    finally: _clear(work)
 
 # %% ../nbs/01_settings.ipynb #32df6038
 def write_settings(

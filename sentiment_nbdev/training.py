@@ -6,9 +6,9 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/training.html.md"""
 
 # %% auto #0
 __all__ = ['STYLE', 'PENALTIES', 'mean_loss', 'QuietProgress', 'SentimentTrainer', 'evaluation_order', 'autocast',
-           'predict_logits', 'training_arguments', 'Stopwatch', 'PeakMemory', 'RunRecord', 'describe_rows',
-           'describe_environment', 'speed_parts', 'pack_bits', 'unpack_bits', 'write_record', 'read_record',
-           'make_trainer', 'fine_tune', 'check_checkpoint', 'open_test', 'smooth', 'plot_losses', 'fit_logistic',
+           'predict_logits', 'rows_at_once', 'training_arguments', 'Stopwatch', 'PeakMemory', 'RunRecord',
+           'describe_rows', 'describe_environment', 'speed_parts', 'pack_bits', 'unpack_bits', 'write_record',
+           'read_record', 'make_trainer', 'fine_tune', 'open_test', 'smooth', 'plot_losses', 'fit_logistic',
            'encoder_features', 'set_head', 'fit_probe']
 
 # %% ../nbs/07_training.ipynb #c0edf2b2
@@ -58,7 +58,8 @@ class SentimentTrainer(Trainer):
     def _get_train_sampler(self, train_dataset=None):
         rows = self.train_dataset if train_dataset is None else train_dataset
         if self.sampling == "random": return super()._get_train_sampler(rows)
-        return LengthGroupedSampler(token_lengths(rows), self.args.train_batch_size, self.args.seed)
+        rows_per_step = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedSampler(token_lengths(rows), rows_per_step, self.args.seed)
 
 # %% ../nbs/07_training.ipynb #6eaf1b7f
 def evaluation_order(
@@ -97,22 +98,36 @@ def predict_logits(
             parts.append(model(**batch).logits.float().cpu())
     return torch.cat(parts)[torch.as_tensor(order).argsort()].numpy()
 
+# %% ../nbs/07_training.ipynb #16af870c
+def rows_at_once(
+    settings: Settings,
+    parts: int = 1,     # Pieces that a process makes of its share of a step
+) -> int:               # Rows that go through the model together
+    "A step has `batch_size` rows in all, however many processes and parts share them"
+    gpus = torch.cuda.device_count() if choose_device(settings).type == "cuda" else 1
+    world = int(os.environ.get("WORLD_SIZE", gpus))
+    share, rest = divmod(settings.batch_size, parts * world)
+    if rest or not share: raise InputError(f"batch_size is {settings.batch_size}: it cannot be shared by {world} devices in {parts} parts each")
+    return share
+
 # %% ../nbs/07_training.ipynb #e872d366
 def training_arguments(
     settings: Settings,
     lr: float,          # Learning rate of this run
     folder: str | Path, # Where checkpoints go
+    parts: int = 1,     # Pieces of a step: less memory, the same gradient
 ) -> TrainingArguments:
     "One evaluation and one checkpoint per epoch; the best by validation accuracy is loaded at the end"
     device = choose_device(settings)
     precision = choose_precision(settings, device)
     return TrainingArguments(
         str(folder), num_train_epochs=settings.epochs, learning_rate=lr, weight_decay=settings.weight_decay,
-        per_device_train_batch_size=settings.batch_size, per_device_eval_batch_size=settings.eval_batch_size,
-        train_sampling_strategy="random", eval_strategy="epoch", save_strategy="epoch", save_total_limit=1,
+        per_device_train_batch_size=rows_at_once(settings, parts), gradient_accumulation_steps=parts,
+        per_device_eval_batch_size=max(1, settings.eval_batch_size // parts),
+        train_sampling_strategy="random", eval_strategy="epoch", save_strategy="epoch", save_total_limit=2,
         load_best_model_at_end=True, metric_for_best_model="accuracy", greater_is_better=True,
         bf16=precision == "bf16", fp16=precision == "fp16", use_cpu=device.type == "cpu", seed=settings.seed,
-        optim=settings.optimizer, logging_steps=1, logging_nan_inf_filter=False, report_to="none", disable_tqdm=not quiet_libraries(),
+        optim=settings.optimizer, ddp_find_unused_parameters=False, logging_steps=1, logging_nan_inf_filter=False, report_to="none", disable_tqdm=not quiet_libraries(),
         dataloader_pin_memory=device.type == "cuda", dataloader_num_workers=2 * (device.type == "cuda"), label_names=["labels"])
 
 # %% ../nbs/07_training.ipynb #7c3b28e2
@@ -249,10 +264,12 @@ def make_trainer(
     settings: Settings,
     lr: float,          # Learning rate
     folder: str | Path, # Where checkpoints go
+    parts: int = 1,     # Pieces of a step
+    callbacks=(),       # What else watches the training
 ) -> SentimentTrainer:
     "A trainer that selects on the validation split and never sees the test split"
     return SentimentTrainer(
-        make_quick(model, settings), training_arguments(settings, lr, folder), sampling=settings.sampling, callbacks=[Stopwatch()],
+        make_quick(model, settings), training_arguments(settings, lr, folder, parts), sampling=settings.sampling, callbacks=[Stopwatch(), *callbacks],
         train_dataset=tokens["train"], eval_dataset=tokens["validation"].select(evaluation_order(tokens["validation"], settings)),
         data_collator=make_collator(tokenizer), processing_class=tokenizer, compute_metrics=compute_metrics)
 
@@ -290,29 +307,19 @@ def fine_tune(
     settings: Settings,
     method: str = "full",    # full or lora: names the learning rate and the record
     checkpoints: str | Path | None = None,  # Keep checkpoints here; None throws them away
-    resume_from: str | Path | None = None,  # A checkpoint folder to go on from
+    resume_from: str | Path | None = None,  # A whole checkpoint to go on from
+    parts: int = 1,          # Pieces of a step
+    callbacks=(),            # What else watches the training
 ) -> RunRecord:
     "Train, keep the epoch with the best validation accuracy in `model`, and tell what happened"
     lr = getattr(settings, f"lr_{method}")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(model, tokens, tokenizer, settings, lr, checkpoints or folder)
-        with PeakMemory(trainer.args.device) as peak:
-            trainer.train(resume_from_checkpoint=check_checkpoint(resume_from) if resume_from else None)
+        trainer = make_trainer(model, tokens, tokenizer, settings, lr, checkpoints or folder, parts, callbacks)
+        with PeakMemory(trainer.args.device) as peak: trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
     history, epochs = _history(trainer.state.log_history)
-    best = max(epochs, key=lambda epoch: epoch["accuracy"])      # the first of equals, as Trainer does
+    best = max(epochs, key=lambda epoch: epoch["accuracy"], default={})  # the first of equals, as Trainer does
     return _record(method, model, tokens, settings, lr=lr, history=history, epochs=epochs, validation=best,
                    cost=_cost(trainer, tokens, peak.bytes, bool(resume_from)))
-
-# %% ../nbs/07_training.ipynb #c545e5d1
-def check_checkpoint(
-    folder: str | Path, # A checkpoint folder written by Trainer
-) -> str:               # The same folder
-    "Raise an `InputError` when a checkpoint lacks a part that a faithful resume needs"
-    folder = Path(folder)
-    need = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state*.pth", "*.safetensors")
-    missing = [pattern for pattern in need if not list(folder.glob(pattern))]
-    if missing: raise InputError(f"cannot resume from {folder}: it lacks {', '.join(missing)}; start again or name a whole checkpoint")
-    return str(folder)
 
 # %% ../nbs/07_training.ipynb #f0ae71ac
 def open_test(

@@ -48,3 +48,17 @@ def process(tmp_path):
         return subprocess.run([Path(sys.executable).with_name("sentiment"), *map(str, arguments)], cwd=cwd, text=True,
                               capture_output=True, **keywords)
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory):
+    "The folder of a two-layer BERT with random weights and the vocabulary of the default encoder"
+    import torch
+    from transformers import AutoConfig, AutoModel
+    from sentiment_nbdev.tokenization import load_tokenizer
+    folder, tokenizer = tmp_path_factory.mktemp("encoder")/"tiny", load_tokenizer(Settings())
+    torch.manual_seed(0)
+    shape = dict(vocab_size=len(tokenizer), pad_token_id=0, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    AutoModel.from_config(AutoConfig.for_model("bert", **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
