@@ -17,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .settings import (FIELDS, METHODS, InputError, Settings, RowSettings, check_folder, change_settings, load_settings, parse_value,
+from .settings import (FIELDS, METHODS, InputError, Interrupted, Settings, RowSettings, check_folder, change_settings, load_settings, parse_value,
                                       profile_settings, quiet_libraries, write_settings)
 
 # %% ../nbs/12_cli.ipynb #3645d106
@@ -291,9 +291,6 @@ def init(
     say(f"Wrote {out}")
 
 # %% ../nbs/12_cli.ipynb #ebb14529
-def _warn(message, category, *_, **__):
-    if issubclass(category, UserWarning): say("warning: " + " ".join(str(message).split()))
-
 def _check_launch(arguments: list[str]):
     "Only `train` can be shared by processes, and only when they are really there"
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
@@ -305,10 +302,16 @@ def _check_launch(arguments: list[str]):
 def _plain_words(error: Exception) -> str:
     "What a person can do about an error of the machine; empty for an error of ours"
     text = str(error)
+    if "os error" in text or "inline_container" in text:  # how safetensors, tokenizers and torch say that the disk refused
+        return f"error: a file could not be written ({text.splitlines()[0]}): free some space, or name another folder with --out"
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         return "error: out of memory: lower batch_size, eval_batch_size or max_length, for example --set batch_size=4"
     lost = "WORLD_SIZE" in os.environ and any(word in text for word in ("peer", "gloo", "NCCL", "TCPStore"))
     return "error: another process of this run has ended (its message is above): start all of them again with --resume" if lost else ""
+
+# %% ../nbs/12_cli.ipynb #c83caba6
+def _warn(message, category, *_, **__):
+    if issubclass(category, UserWarning): say("warning: " + " ".join(str(message).split()))
 
 def main(
     arguments: list[str] | None = None, # None takes the command line's
@@ -322,8 +325,9 @@ def main(
             return app(arguments, standalone_mode=False, obj=arguments) or 0
         except typer.TyperException as e: problem = f"error: {e.format_message()}"
         except (InputError, OSError) as e: problem = f"error: {e}"
-        except (MemoryError, RuntimeError) as e:
+        except Interrupted as e: problem, code = str(e), 130
+        except (KeyboardInterrupt, typer.Abort): return 130
+        except Exception as e:
             if not (problem := _plain_words(e)): raise
-        except (KeyboardInterrupt, typer.Abort) as e: problem, code = str(e), 130
     if problem: say(" ".join(problem.split()))
     return code

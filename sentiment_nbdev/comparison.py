@@ -28,7 +28,7 @@ from .models import ParameterCount, load_encoder, plot_trainable, public_setting
 from .metrics import calibrate, paired_difference, score_logits, verdict, wilson_interval
 from .training import (STYLE, PeakMemory, RunRecord, describe_environment, describe_rows, fine_tune, fit_logistic,
                                       fit_probe, open_test, plot_losses, read_record, write_record)
-from .resume import claim, first_process, open_run, run_plan, train_safely
+from .resume import claim, drop_unfinished, first_process, open_run, run_plan, train_safely
 from .lora import add_lora, check_targets, save_adapter
 
 # %% ../nbs/10_comparison.ipynb #6804de1f
@@ -163,8 +163,7 @@ def train_and_save(
             write_record(record, out/"record.json")
             shutil.rmtree(kept, ignore_errors=True)
             return record
-        finally:
-            if not list(kept.rglob("checkpoint-*")): shutil.rmtree(kept, ignore_errors=True)
+        finally: drop_unfinished(kept)
 
 # %% ../nbs/10_comparison.ipynb #4cf437c1
 def check_methods(
