@@ -12,7 +12,7 @@ __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epoc
            'predict', 'merge', 'init', 'main']
 
 # %% ../nbs/12_cli.ipynb #09cc0362
-import os, sys, warnings
+import os, sys, tempfile, warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
@@ -237,13 +237,14 @@ def report(
 # %% ../nbs/12_cli.ipynb #401aa1e4
 def _texts(texts: list[str], source: str | None) -> list[str]:
     "The texts of the arguments, or the lines of standard input"
-    if source != "-" and texts != ["-"]: return texts
-    try: return [line.rstrip("\n") for line in sys.stdin]
+    from sentiment_nbdev.prediction import check_texts
+    if source != "-" and texts != ["-"]: return check_texts(texts)
+    try: return [line.rstrip("\n") for line in sys.stdin] or check_texts([])
     except UnicodeDecodeError: raise InputError("standard input is not UTF-8: convert it, or use --input FILE") from None
 
 def print_rows(rows, column: str):
     "One line per row: label, probability and text, separated by tabs"
-    for row in rows: print(row["predicted"], f"{row['probability']:.3f}", " ".join(row[column].split()), sep="\t")
+    for row in rows: print(row["predicted"] or f"error: {row['error']}", f"{row['probability']:.3f}", " ".join(str(row[column]).split()), sep="\t")
 
 # %% ../nbs/12_cli.ipynb #1c87d333
 TextColumn = Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].metadata["help"], metavar="",
@@ -261,10 +262,12 @@ def predict(
     quiet_libraries()
     from sentiment_nbdev.prediction import Classifier, find_text_column, label_texts, predict_file, write_rows
     classifier = Classifier.load(folder, base=base)
-    from_file = source and source != "-"
-    rows = predict_file(classifier, source, text_column) if from_file else label_texts(classifier, _texts(texts or [], source))
-    if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output)}")
-    else: print_rows(rows, find_text_column(classifier, rows, text_column))
+    with tempfile.TemporaryDirectory() as cache:
+        if source and source != "-": rows = predict_file(classifier, source, text_column, cache)
+        else: rows = label_texts(classifier, _texts(texts or [], source))
+        if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output)}")
+        else: print_rows(rows, find_text_column(classifier, rows, text_column))
+        if faulty := sum(map(bool, rows["error"])): say(f"warning: {faulty} of {len(rows)} rows have no label, see error")
 
 # %% ../nbs/12_cli.ipynb #60dd5d42
 @app.command(epilog="Example: sentiment merge runs/lora --out runs/merged")

@@ -21,10 +21,9 @@ from .settings import InputError
 # %% ../nbs/04_collation.ipynb #2b47b697
 def make_collator(
     tokenizer,                      # It knows the padding id and side
-    multiple_of: int | None = None, # Round T up to a multiple of this; None takes the longest row as it is
 ) -> DataCollatorWithPadding:       # Rows in; {input_ids (B, T), attention_mask (B, T), labels (B,)} out
     "A collator that pads each batch to its own longest row"
-    return DataCollatorWithPadding(tokenizer, pad_to_multiple_of=multiple_of)
+    return DataCollatorWithPadding(tokenizer)
 
 # %% ../nbs/04_collation.ipynb #38a4e22f
 def batches_of(

@@ -55,8 +55,8 @@ def method_difference(
     correct_a,           # (S, N) 0 or 1 per seed and test row: method A; strings of 0 and 1 will do
     correct_b,           # (S, N) the same rows and seeds, method B
     level: float = 0.95, # Level of both intervals
-) -> dict:               # difference (b - a), low, high (rows and seeds), low_rows, high_rows, errors, per_seed, n, seeds, p, disagree, mcnemar_per_seed (and mcnemar_p for a single seed); shares of 1
-    "How much more often method B is right than A, when rows and seeds could have been others"
+) -> dict:               # difference (b - a) with low, high (rows and seeds) and low_rows, high_rows; shares of 1
+    "How much more often method B is right than A, when rows and seeds could have been others; p is that of the first interval"
     a, b = _table("correct_a", correct_a), _table("correct_b", correct_b)
     if a.shape != b.shape: raise InputError(f"A has {a.shape} seeds and rows, B {b.shape}: give the same seeds and test rows")
     d, (seeds, n) = b - a, a.shape

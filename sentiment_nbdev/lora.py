@@ -142,6 +142,8 @@ def load_adapter(
     "An adapter on its own encoder"
     if not (Path(folder)/"adapter_config.json").is_file():
         raise InputError(f"{folder} holds no adapter (no adapter_config.json): name a folder made by `sentiment train lora`")
+    if not (Path(folder)/"adapter_model.safetensors").is_file():
+        raise InputError(f"{folder} has no adapter_model.safetensors (a pickle is never opened): save the adapter again")
     model, settings = load_base(folder, base)
     try: return PeftModel.from_pretrained(model, str(folder)).eval(), settings
     except (OSError, RuntimeError, ValueError, SafetensorError) as e:

@@ -168,6 +168,14 @@ def _right_or_wrong(name: str, column) -> np.ndarray:
         raise InputError(f"{name} must be a list of 0 (wrong) and 1 (right), one per row: compare predictions with labels first")
     return column
 
+def _bootstrap_interval(d, level: float, seed: int) -> tuple:
+    "Where the mean of (N,) differences would lie with other rows; the rule of three when all rows are alike"
+    margin = (1 - (1 - level) ** (1 / len(d))) * (1 + abs(d[0]))  # doubled when one model wins every row
+    if len(set(d)) == 1: return tuple(np.clip([d[0] - margin, d[0] + margin], -1, 1))
+    return bootstrap((d,), np.mean, confidence_level=level, method="percentile", batch=max(1, 10**7 // len(d)),
+                     rng=np.random.default_rng(seed)).confidence_interval
+
+# %% ../nbs/06_metrics.ipynb #c8c8aa85
 def paired_difference(
     correct_a,           # (N,) 0 or 1: model A was right on the row
     correct_b,           # (N,) the same rows, model B
@@ -178,11 +186,7 @@ def paired_difference(
     a, b = _right_or_wrong("correct_a", correct_a), _right_or_wrong("correct_b", correct_b)
     if len(a) != len(b): raise InputError(f"model A has {len(a)} rows and model B {len(b)}: score both on the same rows")
     d = b - a
-    margin = (1 - (1 - level) ** (1 / len(d))) * (1 + abs(d[0]))  # rule of three, for when all rows are alike
-    low, high = np.clip([d[0] - margin, d[0] + margin], -1, 1)
-    if len(set(d)) > 1:
-        low, high = bootstrap((d,), np.mean, confidence_level=level, method="percentile", batch=max(1, 10**7 // len(d)),
-                              rng=np.random.default_rng(seed)).confidence_interval
+    low, high = _bootstrap_interval(d, level, seed)
     p = binomtest(int((d > 0).sum()), int((d != 0).sum())).pvalue if d.any() else 1.0
     return dict(difference=float(d.mean()), low=float(low), high=float(high), mcnemar_p=float(p), n=len(d), level=level)
 

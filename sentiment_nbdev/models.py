@@ -180,7 +180,7 @@ class QuickDropout(nn.Dropout):
 def make_quick(
     model,              # A sequence classifier, with or without adapter
     settings: Settings,
-):                      # The same model, changed in place; what it computes stays the same
+):                      # The same model, changed in place: the same outputs in evaluation, the same kind of dropout in training
     "Skip the padding and throw cheaper dice, as far as settings, machine and architecture allow"
     if choose_on_cpu(settings.quick_dropout, choose_device(settings)):
         for name in [name for name, layer in model.named_modules() if type(layer) is nn.Dropout]:

@@ -7,9 +7,9 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/reports.html.md"""
 # %% auto #0
 __all__ = ['ORIGINAL_RATE', 'QUESTIONS', 'learned', 'rate_table', 'final_records', 'tested', 'arm_summary', 'pair_runs',
            'compare_arms', 'plot_rates', 'plot_arms', 'plot_sizes', 'plot_by_length', 'plot_reliability', 'plot_epochs',
-           'rates_table', 'arms_table', 'cost_table', 'calibration_table', 'lost_sentences', 'rate_sentences',
-           'power_sentence', 'how_measured', 'study_report', 'draw_study', 'report_study', 'slug', 'folder_numbers',
-           'index_numbers', 'report_folder', 'report_all', 'add_record']
+           'rates_table', 'arms_table', 'cost_table', 'calibration_table', 'lost_sentences', 'ratio_sentence',
+           'rate_sentences', 'power_sentence', 'how_measured', 'study_report', 'draw_study', 'report_study', 'slug',
+           'folder_numbers', 'index_numbers', 'report_folder', 'report_all', 'add_record']
 
 # %% ../nbs/10c_reports.ipynb #4b1690de
 import json, re
@@ -222,15 +222,20 @@ def lost_sentences(summaries: list[dict]) -> list[str]:
     return [f"{s['name']}: {len(s['lost'])} of {len(s['lost']) + s['seeds']} seeds have no test ({'; '.join(sorted(set(s['lost'])))}); means and differences are those of the others"
             for s in summaries if s["lost"]]
 
+def ratio_sentence(lora: dict, full: dict) -> str:
+    "How far the best rates are apart, no finer than the grid"
+    low, high, *_ = sorted(map(float, lora["rates"]))
+    return f"LoRA's best rate is about {lora['lr'] / full['lr']:.2g} times that of full fine-tuning (each step of the grid is a factor {high / low:.2g})"
+
 def rate_sentences(summaries: list[dict]) -> list[str]:
     "What the trials say: best rates, their ratio, edges, failures"
     chosen = {s["name"]: s for s in summaries if s["rates"] and s["lr"] is not None}
     lines = [f"{name}: best at {s['lr']:g}" + (", the end of its range, so that a better rate may lie beyond" if s["edge"] else "") for name, s in chosen.items()]
     lines += [f"{s['name']}: best so far at {max(s['rates'], key=lambda rate: np.mean(s['rates'][rate]['accuracy']))}; trials are missing"
               for s in summaries if s["rates"] and s["lr"] is None]
-    if {"lora", "full"} <= chosen.keys(): lines.append(f"LoRA's best rate is {chosen['lora']['lr'] / chosen['full']['lr']:.3g} times that of full fine-tuning")
+    if {"lora", "full"} <= chosen.keys(): lines.append(ratio_sentence(chosen["lora"], chosen["full"]))
     for s in summaries:
-        lines += [f"{s['name']} at {rate}: {found['failed']:.0%} of {len(found['accuracy'])} seeds failed" for rate, found in s["rates"].items() if found["failed"]]
+        lines += [f"{s['name']} at {rate}: {round(found['failed'] * len(found['accuracy']))} of {len(found['accuracy'])} seeds did not learn" for rate, found in s["rates"].items() if found["failed"]]
     return lines
 
 # %% ../nbs/10c_reports.ipynb #131781ab

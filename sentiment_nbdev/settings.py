@@ -124,12 +124,12 @@ PINS = {"sentence-transformers/all-MiniLM-L6-v2": "1110a243fdf4706b3f48f1d95db1a
 _IMDB = dict(model="google-bert/bert-base-uncased", revision=PINS["google-bert/bert-base-uncased"],
              data="stanfordnlp/imdb", data_revision=PINS["stanfordnlp/imdb"], n_validation=500, max_length=512)
 PLAIN = dict(precision="fp32", padding_free="off", quick_dropout="off", sampling="random", attention_dropout=0.1, hidden_dropout=0.1,
-             lora_dropout=0.01, optimizer="adamw_torch", eval_order="as_given", eval_batch_size=8) # what the first notebook did
+             lora_dropout=0.01, optimizer="adamw_torch", eval_order="as_given", eval_batch_size=8) # what the original notebook did
 PROFILES = dict(
     embedded={},
     imdb=dict(_IMDB, batch_size=16, lr_full=3e-5, lr_lora=5e-4),
     original=_IMDB | dict(lr_full=1e-3, lr_lora=1e-3, lora_targets=("query", "key")) | PLAIN)
-METHODS = ("bow", "probe", "lora", "full")
+METHODS = ("bow", "probe", "lora", "full") # bag of words, last layer only, low-rank update, every weight
 
 # %% ../nbs/01_settings.ipynb #3d4b83c7
 def profile_settings(

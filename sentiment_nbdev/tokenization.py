@@ -30,12 +30,13 @@ class EncoderSource(NamedTuple):
     revision: str | None # Commit on the hub; None for a folder
 
 # %% ../nbs/03_tokenization.ipynb #85309f4c
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json") # never a pickle: opening one can run code
 
 def _check_folder(folder: Path):
     "Raise an `InputError` unless a folder holds a saved model"
     if not (folder/"config.json").is_file(): raise InputError(f"{folder} has no config.json: name the folder of a saved model")
     if not any((folder/name).is_file() for name in WEIGHTS):
+        if pickles := sorted(folder.glob("*.bin")): raise InputError(f"{pickles[0]} is a pickle, which can run code when it is opened: save the model as safetensors")
         raise InputError(f"{folder} has no weights (model.safetensors): name the folder of a saved model")
 
 # %% ../nbs/03_tokenization.ipynb #abf18375
@@ -79,7 +80,7 @@ def find_encoder(
 def _check_fit(tokenizer, config, settings: Settings):
     "Raise an `InputError` unless tokenizer, length limit and model fit each other"
     positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"): positions -= config.pad_token_id + 1 # they count from there
+    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"): positions -= config.pad_token_id + 1 # their first position comes after the padding id
     if positions and settings.max_length > positions:
         raise InputError(f"max_length is {settings.max_length}, but {settings.model} has {positions} positions: lower --max-length to {positions} or less")
     if not config.vocab_size/2 < len(tokenizer) <= config.vocab_size:
