@@ -1,0 +1,167 @@
+"""Files and texts as people really have them: no traceback, no row lost, no row moved."""
+import csv, gzip, json, tempfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings as trials, strategies as st
+from sentiment_nbdev.prediction import Classifier, predict_file, write_rows
+from sentiment_nbdev.settings import InputError
+
+FEW = trials(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
+WORDS = st.lists(st.sampled_from(["lovely", "<br />", "\n", "\r\n", "\x00", "\ufeff", '"', "'", ",", "\t", "NA", "null", "1e9", "🎬", "فيلم", "סרט", "é", "  "]), max_size=8).map(" ".join)
+
+
+@pytest.fixture(scope="module")
+def critic(tiny_encoder, tmp_path_factory):
+    "A tiny classifier and the folder it is saved in"
+    from sentiment_nbdev.models import load_encoder, save_classifier, weights_sha256
+    from sentiment_nbdev.settings import Settings
+    from sentiment_nbdev.tokenization import load_tokenizer
+    chosen, folder = Settings(model=str(tiny_encoder), revision="", max_length=16, device="cpu", precision="fp32"), tmp_path_factory.mktemp("critic")/"model"
+    model = load_encoder(chosen)
+    save_classifier(model, load_tokenizer(chosen), folder, chosen, weights_sha256(model))
+    return Classifier.load(folder), folder
+
+
+def is_text(text): return bool(text.strip())
+
+
+def assert_answered(rows, texts):
+    "One answer per text, in place: a label, or the reason why there is none"
+    assert len(rows) == len(texts)
+    for row, text in zip(rows, texts):
+        assert bool(row["predicted"]) == is_text(text) and bool(row["error"]) != is_text(text), (row, text)
+        if is_text(text): assert 0.5 <= row["probability"] <= 1
+
+
+@FEW
+@given(texts=st.lists(TEXT | WORDS, min_size=1, max_size=12))
+def test_each_row_of_a_csv_is_answered_in_its_place(critic, texts):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)/"mine.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows([["id", "text"], *enumerate(texts)])
+        try: rows = predict_file(critic[0], path)
+        except InputError: return                         # refused as a whole, with a reason: fine, as long as no row is lost in silence
+        assert rows["id"][:] == [str(i) for i in range(len(texts))]
+        assert_answered(rows, rows["text"][:])
+        out = write_rows(rows, Path(folder)/"out.jsonl")
+        assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == rows["id"][:]
+
+
+@FEW
+@given(texts=st.lists(TEXT | WORDS, min_size=1, max_size=12))
+def test_each_row_of_a_jsonl_is_answered_in_its_place(critic, texts):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)/"mine.jsonl"
+        path.write_text("".join(json.dumps(dict(id=i, text=text)) + "\n" for i, text in enumerate(texts)), encoding="utf-8")
+        rows = predict_file(critic[0], path, cache=f"{folder}/cache")
+        assert rows["id"][:] == list(range(len(texts))) and rows["text"][:] == texts
+        assert_answered(rows, texts)
+
+
+@FEW
+@given(content=st.binary(max_size=200), kind=st.sampled_from(["csv", "jsonl", "parquet", "txt"]))
+def test_any_bytes_end_in_answers_or_one_line(critic, content, kind):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)/f"mine.{kind}"
+        path.write_bytes(content)
+        try: rows = predict_file(critic[0], path, cache=f"{folder}/cache")
+        except InputError as e: assert len(str(e).splitlines()) == 1
+        else: assert_answered(rows, [text if isinstance(text, str) else "" for text in rows["text"][:]])
+
+
+@FEW
+@given(texts=st.lists(TEXT.filter(is_text) | WORDS.filter(is_text), min_size=1, max_size=6))
+def test_any_text_gets_one_of_the_labels(critic, texts):
+    assert {p.label for p in critic[0].predict(texts)} <= {"NEG", "POS"}
+
+
+ODD = dict(
+    bom=("x.csv", "\ufefftext\na joy\n".encode(), 1),
+    utf16=("x.csv", "text\na joy\n".encode("utf-16"), "UTF-8"),
+    latin=("x.csv", "text\ncafé\n".encode("latin-1"), "UTF-8"),
+    empty=("x.csv", b"", "it is empty"),
+    header_only=("x.csv", b"text,label\n", "no rows"),
+    ragged=("x.csv", b"text,label\na joy,POS\nso, so,NEG\n", "line 3, saw 3"),
+    one_word=("x.csv", b"text\n" + b"lovely" * 170_000 + b"\n", 1),
+    long_cell=("x.csv", b'text\n"' + b"a lovely film " * 75_000 + b'"\n', 1),
+    line_breaks=("x.csv", b"text\na joy<br /><br />from start to end\n", 1),
+    emoji=("x.jsonl", json.dumps(dict(text="🎬👍🏽")).encode(), 1),
+    right_to_left=("x.jsonl", json.dumps(dict(text="فيلم جميل")).encode(), 1),
+    broken_line=("x.jsonl", b'{"text": "a joy"}\n{"text": \n', "cannot read"),
+    number=("x.jsonl", b'{"text": 7}\n', 1),
+    missing=("x.jsonl", b'{"text": "a joy"}\n{"text": null}\n', 2),
+    packed=("x.csv.gz", gzip.compress(b"text\na joy\n"), "must end in"),
+    no_parquet=("x.parquet", b"PAR1 half a file", "cannot read"))
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_files(kind, command, critic, tmp_path):
+    "A number of answered rows, or words of the one line that refuses"
+    name, content, expected = ODD[kind]
+    home = tmp_path/"with a space, ünïcode"
+    home.mkdir()
+    (home/name).write_bytes(content)
+    code, out, err = command("predict", critic[1], "--input", home/name, "--output", home/"out.csv")
+    assert "Traceback" not in err
+    if isinstance(expected, str):
+        assert code == 2 and len(err.splitlines()) == 1 and expected in err, err
+        assert [path.name for path in home.iterdir()] == [name]
+    else:
+        assert code == 0, err
+        assert len(pd.read_csv(home/"out.csv")) == expected
+
+
+def test_parquet_with_numbers_for_texts(critic, tmp_path):
+    pd.DataFrame(dict(text=[1, 2])).to_parquet(tmp_path/"x.parquet")
+    assert predict_file(critic[0], tmp_path/"x.parquet")["error"][:] == ["the text is 1, not a string", "the text is 2, not a string"]
+
+
+LABELS = dict(
+    mixed_types=("".join(json.dumps(dict(text=f"film {i}", label=(1, "NEG")[i % 2])) + "\n" for i in range(24)), ""),
+    one_row_class=("".join(json.dumps(dict(text=f"film {i}", label="POS")) + "\n" for i in range(11)) + '{"text": "bad", "label": "NEG"}\n', ""),
+    fraction=('{"text": "a", "label": 0.5}\n{"text": "b", "label": 1}\n' * 4, "label 0.5"))
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_odd_labels(kind, command, critic, tmp_path):
+    content, words = LABELS[kind]
+    (tmp_path/"x.jsonl").write_text(content)
+    code, out, err = command("train", "probe", "--model", critic[1], "--data", "x.jsonl", "--n-train", 4, "--n-validation", 2, "--n-test", 2, "--max-length", 16)
+    assert "Traceback" not in err and code in (0, 2)
+    if words: assert code == 2 and words in err, err
+
+
+def test_names_in_files_are_never_paths(command, critic, tmp_path):
+    "A label that looks like a path stays a label"
+    rows = "".join(json.dumps(dict(text=f"film {i}", label=("../../evil", "good")[i % 2])) + "\n" for i in range(24))
+    (tmp_path/"x.jsonl").write_text(rows)
+    code, _, err = command("train", "probe", "--model", critic[1], "--data", "x.jsonl", "--set", "labels=../../evil,good", "--n-train", 12, "--n-validation", 6,
+                           "--n-test", 6, "--max-length", 16, "--out", "mine")
+    assert code == 0, err
+    assert not list(tmp_path.parent.rglob("evil*"))
+
+
+def test_standard_input_answers_every_line(process, critic):
+    run = process("predict", critic[1], "-", input="one film\n\nanother film\n")
+    lines = [line.split("\t") for line in run.stdout.splitlines()]
+    assert run.returncode == 0 and [line[2] for line in lines] == ["one film", "", "another film"] and lines[1][0] == "error: the text is empty"
+    assert "1 of 3 rows have no label" in run.stderr
+
+
+@pytest.mark.slow
+def test_a_million_rows_in_constant_memory(process, critic, tmp_path):
+    import resource
+    with (tmp_path/"big.csv").open("w") as file:
+        file.write("id,text\n")
+        file.writelines(f"{i},{'' if i % 1000 == 7 else f'a lovely film number {i % 997}'}\n" for i in range(1_000_000))
+    run = process("predict", critic[1], "--input", "big.csv", "--output", "out.csv")
+    assert run.returncode == 0 and "1000 of 1000000 rows have no label" in run.stderr
+    with (tmp_path/"out.csv").open() as file:
+        next(file)
+        for i, line in enumerate(file): assert line.startswith(f"{i},")
+    assert i == 999_999
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1.5e6    # kB
