@@ -1,4 +1,4 @@
-"""The lessons as commands: compare, study, report, train, evaluate, predict, merge, bench, init.
+"""The lessons as commands: compare, study, report, train, evaluate, predict, merge, push, bench, init.
 
 Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/cli.html.md"""
 
@@ -9,7 +9,7 @@ __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epoc
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only',
            'Retry', 'Threads', 'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say', 'compare',
            'train', 'evaluate', 'whole_number', 'bench', 'grid', 'planned_study', 'study', 'report', 'print_rows',
-           'predict', 'merge', 'init', 'main']
+           'predict', 'merge', 'push', 'init', 'main']
 
 # %% ../nbs/12_cli.ipynb #09cc0362
 import os, sys, tempfile, warnings
@@ -119,7 +119,7 @@ def train(
     say(f"Saved to {out}")
 
 # %% ../nbs/12_cli.ipynb #c7e892e7
-Saved = Annotated[Path, typer.Argument(metavar="MODEL", help="folder of a saved model or adapter")]
+Saved = Annotated[Path, typer.Argument(metavar="MODEL", help="folder of a saved model or adapter, or hf://owner/name")]
 Base = Annotated[Optional[str], typer.Option("--base", "--model", help="where to take an adapter's encoder from", show_default="the adapter's own", metavar="FOLDER")]
 
 RowSet = Annotated[Optional[list[str]], typer.Option("--set", help="any other setting of the rows, as name=value; may be repeated",
@@ -284,6 +284,15 @@ def merge(
     sha256 = read_card(adapter)["base_sha256"]
     save_classifier(merge_adapter(merged), load_tokenizer(chosen), out, chosen, sha256, kind="merged")
     say(f"Merged {adapter} into {out}")
+
+@app.command(epilog="Example: sentiment push runs/lora me/my-critic")
+def push(
+    folder: Saved, repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="repository on the hub")],
+    public: Annotated[bool, typer.Option("--public", help="let everybody see it")] = False):
+    "Put a saved model with a model card on the Hugging Face hub."
+    quiet_libraries()
+    from sentiment_nbdev.sharing import push as run
+    print(run(folder, repo, private=not public))
 
 @app.command(epilog="Example: sentiment init --profile imdb")
 def init(

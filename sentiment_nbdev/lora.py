@@ -87,7 +87,9 @@ def add_lora(
 ) -> PeftModel:
     "Wrap the encoder with PEFT's LoRA; encoder frozen, update and head trained"
     check_targets(model, settings)
-    return check_trains(get_peft_model(model, lora_config(settings)))
+    adapted = check_trains(get_peft_model(model, lora_config(settings)))
+    adapted.peft_config["default"].base_model_name_or_path = ""  # with a name PEFT asks the hub for it at every checkpoint
+    return adapted
 
 # %% ../nbs/08_lora.ipynb #47f17d11
 def save_adapter(

@@ -7,7 +7,7 @@ from sentiment_nbdev.settings import PROFILES, load_settings, profile_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT/"sentiment_nbdev"
-FLOORS = ["settings", "corpus", "data", "tokenization", "collation", "models", "metrics", "evidence", "training", "resume", "lora", "prediction",
+FLOORS = ["settings", "corpus", "data", "tokenization", "collation", "models", "metrics", "evidence", "training", "resume", "lora", "prediction", "sharing",
           "comparison", "study", "reports", "speed", "cli"]
 MODULES = [name for name in FLOORS if (LIBRARY/f"{name}.py").exists()]
 NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
-LESSONS = ["tour", "settings", "corpus", "data", "tokenization", "collation", "models", "metrics", "evidence", "training", "resume", "lora", "prediction",
+LESSONS = ["tour", "settings", "corpus", "data", "tokenization", "collation", "models", "metrics", "evidence", "training", "resume", "lora", "prediction", "sharing",
            "comparison", "study", "reports", "findings", "speed", "cli", "processes"]
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium)")
 pytest.importorskip("sphinx_book_theme")

@@ -1,0 +1,77 @@
+"""The hub's real client against a stand-in on this machine: push, load, and the profile `imdb` end to end."""
+import json, os, re, shutil
+
+import pandas as pd
+import pytest
+from huggingface_hub import ModelCard
+from stand_in_hub import serve
+
+
+@pytest.fixture
+def hub(tmp_path, process):
+    "Run a command against the stand-in; gives (command, its root, the requests it saw). Any other host is unreachable"
+    root, requests = tmp_path/"hub", []
+    for kind in ("models", "datasets"): (root/kind).mkdir(parents=True)
+    with serve(root, requests) as address:
+        nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
+        environment = {**os.environ, **nowhere, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_ENDPOINT": address, "HF_HOME": str(tmp_path/"home"),
+                       "HF_TOKEN": "hf_token_of_a_test", "HF_HUB_DISABLE_XET": "1"}
+        yield lambda *arguments: process(*arguments, env=environment), root, requests
+
+
+SMALL = ["--n-train", "16", "--n-validation", "12", "--n-test", "12", "--max-length", "32", "--epochs", "1"]
+
+
+def test_push_and_load(hub, tmp_path):
+    command, root, requests = hub
+    run = command("train", "lora", *SMALL, "--out", "mine")
+    assert run.returncode == 0, run.stderr
+    before = command("predict", "mine", "a lovely, lovely film").stdout
+    run = command("push", "mine", "me/my-critic")
+    assert run.returncode == 0 and run.stdout.strip().endswith("/me/my-critic"), run.stderr
+    there = {path.name for path in (root/"models/me/my-critic").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "sentiment.json", "record.json", "README.md"} <= there
+    card, record = ModelCard.load(root/"models/me/my-critic/README.md"), json.loads((tmp_path/"mine/record.json").read_text())
+    assert card.data.eval_results[0].metric_value == round(record["test"]["accuracy"], 4)
+    assert f"{record['test']['accuracy_low']:.1%} to {record['test']['accuracy_high']:.1%}" in card.text
+    shutil.rmtree(tmp_path/"mine")
+    run = command("predict", "hf://me/my-critic", "a lovely, lovely film")
+    assert run.returncode == 0 and run.stdout == before, run.stderr
+    assert "POST /api/repos/create" in requests
+
+
+def test_push_without_a_record_or_with_a_bad_name(hub, saved):
+    command, root, requests = hub
+    for arguments, words in ((("push", saved/"whole", "me/x"), "is not a record"), (("predict", "hf://me/nothing", "a joy"), "me/nothing")):
+        run = command(*arguments)
+        assert run.returncode == 2 and words in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr
+    assert not [line for line in requests if line.startswith("POST")]
+
+
+def test_profile_imdb_from_the_hub(hub, tmp_path):
+    "bert-base-uncased (its layout, a small shape, random weights) and stanfordnlp/imdb (rows of ours) through the real client"
+    from transformers import AutoConfig, AutoModelForMaskedLM
+    from sentiment_nbdev.corpus import corpus_rows
+    from sentiment_nbdev.settings import PINS, Settings
+    from sentiment_nbdev.tokenization import load_tokenizer
+    command, root, requests = hub
+    model, data = root/"models/google-bert/bert-base-uncased", root/"datasets/stanfordnlp/imdb"
+    tokenizer = load_tokenizer(Settings())
+    shape = dict(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    AutoModelForMaskedLM.from_config(AutoConfig.for_model("bert", **shape)).save_pretrained(model)
+    tokenizer.save_pretrained(model)
+    data.mkdir(parents=True)
+    for split, n in (("train", 80), ("test", 40)): pd.DataFrame(corpus_rows(split)[:n])[["text", "label"]].to_parquet(data/f"{split}.parquet")
+    names = "dataset_info:\n  features:\n  - name: text\n    dtype: string\n  - name: label\n    dtype:\n      class_label:\n        names:\n          '0': neg\n          '1': pos\n"
+    files = "configs:\n- config_name: plain_text\n  data_files:\n  - split: train\n    path: train.parquet\n  - split: test\n    path: test.parquet\n"
+    (data/"README.md").write_text(f"---\n{names}{files}---\n")
+    run = command("train", "lora", "--profile", "imdb", *SMALL, "--set", "n_validation=16", "--out", "mine")
+    assert run.returncode == 0, run.stderr
+    record = json.loads((tmp_path/"mine/record.json").read_text())
+    assert record["settings"]["revision"] == PINS["google-bert/bert-base-uncased"] and record["settings"]["data_revision"] == PINS["stanfordnlp/imdb"]
+    asked = [line.split()[1] for line in requests if line != "GET /api/agent-harnesses"]   # the client's own question, to the same host
+    assert asked and all(re.search("bert-base-uncased|stanfordnlp/imdb", path) for path in asked)
+    assert not [path for path in asked if "resolve/main" in path]             # pinned commits only
+    before = len(requests)
+    assert command("train", "lora", "--profile", "imdb", *SMALL, "--set", "n_validation=16", "--out", "again").returncode == 0
+    assert not [line for line in requests[before:] if "resolve" in line and line.startswith("GET")]   # nothing is downloaded twice
