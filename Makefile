@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all notebooks readme results docs student
+.PHONY: demo test test-all notebooks readme results docs student dist
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml constraints.txt
@@ -38,5 +38,11 @@ docs: $(READY) ## build the site into docs/_build/html; no notebook is run
 student: $(READY) ## the lessons without solutions, into build/student
 	$(BIN)/python tools/make_student.py
 
-readme: $(READY) ## write README.md from nbs/index.ipynb
+readme: $(READY) ## write README.md and CONTRIBUTING.md from their notebooks
 	$(BIN)/python tools/make_readme.py
+
+dist: $(READY) ## wheel and sdist in dist/, checked for the package index
+	$(BIN)/python -m pip install --quiet build twine
+	rm -rf dist build/lib
+	$(BIN)/python -m build --quiet
+	$(BIN)/python -m twine check --strict dist/*

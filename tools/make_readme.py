@@ -1,4 +1,4 @@
-"""Write README.md from nbs/index.ipynb: its prose, its shown code, and the output of cells whose code is hidden. `--check` only tells whether they differ."""
+"""Write README.md and CONTRIBUTING.md from nbs/index.ipynb and nbs/contributing.ipynb: the prose, its shown code, and the output of cells whose code is hidden. `--check` only tells whether they differ."""
 import json, re, sys
 from pathlib import Path
 
@@ -12,12 +12,16 @@ def cell_text(cell: dict) -> str:
     return "" if source.startswith("#| ") else f"```python\n{source}\n```"
 
 
-def readme() -> str:
-    cells = json.loads((root/"nbs/index.ipynb").read_text())["cells"]
+MADE = {"README.md": "index", "CONTRIBUTING.md": "contributing"}
+
+
+def page(notebook: str) -> str:
+    cells = json.loads((root/f"nbs/{notebook}.ipynb").read_text())["cells"]
     text = "\n\n".join(filter(None, map(cell_text, cells))) + "\n"
-    text = text.replace("<!--given-->", "")      # a mark for the test of numbers in prose, of no use to a reader
+    text = re.sub(r"(?<!`)<!--given-->", "", text)     # a mark for the test of numbers in prose, of no use to a reader
     return re.sub(r"\]\((?!https?:)([\w-]+\.ipynb)\)", r"](nbs/\1)", text).replace("](../", "](")
 
 
-if "--check" in sys.argv: sys.exit((root/"README.md").read_text() != readme() and "README.md is not what nbs/index.ipynb says: run `make readme`")
-(root/"README.md").write_text(readme())
+for name, notebook in MADE.items():
+    if "--check" not in sys.argv: (root/name).write_text(page(notebook))
+    elif not (root/name).is_file() or (root/name).read_text() != page(notebook): sys.exit(f"{name} is not what nbs/{notebook}.ipynb says: run `make readme`")
