@@ -8,8 +8,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/reports.html.md"""
 __all__ = ['ORIGINAL_RATE', 'QUESTIONS', 'learned', 'rate_table', 'final_records', 'tested', 'arm_summary', 'pair_runs',
            'compare_arms', 'plot_rates', 'plot_arms', 'plot_sizes', 'plot_by_length', 'plot_reliability', 'plot_epochs',
            'rates_table', 'arms_table', 'cost_table', 'calibration_table', 'lost_sentences', 'ratio_sentence',
-           'rate_sentences', 'power_sentence', 'how_measured', 'study_report', 'draw_study', 'report_study', 'slug',
-           'folder_numbers', 'index_numbers', 'report_folder', 'report_all', 'add_record']
+           'rate_sentences', 'power_sentence', 'how_measured', 'study_report', 'draw_study', 'study_summary',
+           'report_study', 'slug', 'folder_numbers', 'index_numbers', 'report_folder', 'report_all', 'add_record']
 
 # %% ../nbs/10c_reports.ipynb #4b1690de
 import json, re
@@ -290,6 +290,15 @@ def _calibration_figure(records: list[RunRecord]):
     plot_reliability(list({r.method: r for r in reversed(records)}.values())[::-1], axes[0])
     if any(r.epochs for r in records): plot_epochs(records, axes[1])
     return figure
+
+# %% ../nbs/10c_reports.ipynb #56997356
+def study_summary(
+    out: str | Path, # The folder of a study, finished or not
+) -> str:            # Markdown
+    "Table and sentences of a study, and what a reader must know before believing them"
+    study = read_study(out)
+    summaries, comparisons = [arm_summary(study, arm, out) for arm in study.arms], compare_arms(study, out)
+    return f"{arms_table(summaries, comparisons)}\n\n{_list([c['sentence'] for c in comparisons] + how_measured(study, out))}"
 
 # %% ../nbs/10c_reports.ipynb #5fd9f9e8
 def report_study(
