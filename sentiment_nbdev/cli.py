@@ -69,7 +69,7 @@ def seed_list(
     if text is None: return [None]
     seeds = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not seeds: raise InputError(f"seed is {text!r}: name one or more whole numbers, such as 0,1,2")
-    return seeds
+    return [*seeds]
 
 # %% ../nbs/12_cli.ipynb #d03f11f0
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True,

@@ -86,7 +86,7 @@ def plot_padding(
 class Packing(NamedTuple):
     "Where the N real tokens of a padded batch (B, T) are"
     shape: tuple          # (B, T)
-    index: torch.Tensor   # (N,) their places in the flattened batch
+    index: torch.Tensor   # type: ignore[assignment]  # (N,) their places in the flattened batch
     offsets: torch.Tensor # (B + 1,) 32-bit: row b is the tokens from offsets[b] up to offsets[b + 1]
     longest: int          # Tokens of the longest row
 

@@ -15,7 +15,7 @@ import gc, json, shutil, time
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -36,7 +36,7 @@ class Rows(NamedTuple):
     "What every method is given"
     reviews: DatasetDict  # text and label
     tokens: DatasetDict   # input_ids, attention_mask and labels
-    tokenizer: object
+    tokenizer: Any
 
 def prepare_rows(
     settings: Settings,

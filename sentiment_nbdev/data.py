@@ -45,7 +45,7 @@ IN_PLAIN_WORDS = {"corresponds to no data": "it has no rows",
 
 def _reason(error: BaseException) -> str:
     "The first line of what really went wrong, below the wrappers, in plain words"
-    while error.__cause__ or error.__context__: error = error.__cause__ or error.__context__
+    while below := error.__cause__ or error.__context__: error = below
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return next((plain for part, plain in IN_PLAIN_WORDS.items() if part in first), first)
 
@@ -215,7 +215,7 @@ def plan_rows(
 ) -> dict[str, tuple[str, list[int]]]: # split -> (part of the source, row numbers there)
     "Which rows of the source become which split; no row is in two"
     home = {split: part for split, part in _homes(set(source)).items() if split in splits}
-    plan = {split: None for split in SPLITS if split in splits}
+    plan: dict = {split: None for split in SPLITS if split in splits}
     for part in dict.fromkeys(home.values()):
         if part not in source: raise InputError(f"{settings.data} has no {part} split (it has: {', '.join(source)}): name a file {part}, or give one file")
         wants = {split: getattr(settings, f"n_{split}") for split in home if home[split] == part}
@@ -270,8 +270,8 @@ def check_rows(
         if column not in rows.column_names: raise InputError(f"{part} has no column {column!r}: set {key} to one of {', '.join(rows.column_names)}")
     texts, given = rows[settings.text_column][:], label_values(rows, settings.label_column, settings.labels)
     numbers = label_numbers(given, settings.labels)
-    for place, *row in zip(places, texts, numbers, given):
-        if fault := _fault(*row, settings.labels): raise InputError(f"row {place} of {part}: {fault} (rows count from 0)")
+    for place, text, number, label in zip(places, texts, numbers, given):
+        if fault := _fault(text, number, label, settings.labels): raise InputError(f"row {place} of {part}: {fault} (rows count from 0)")
     features = Features(text=Value("string"), label=ClassLabel(names=list(settings.labels)))
     return Dataset.from_dict(dict(text=texts, label=numbers), features=features)
 

@@ -24,7 +24,7 @@ def _table(name: str, correct) -> np.ndarray:
 # %% ../nbs/06b_evidence.ipynb #dbf2f08a
 def standard_errors(
     d,      # (S, N) differences per seed and row
-) -> tuple: # Of rows, seeds, and of both together, shares of 1; the last two are 0 for a single seed
+) -> tuple[float, float, float]: # Of rows, seeds, and of both together, shares of 1; the last two are 0 for a single seed
     "How far the mean difference would move with other rows, with other seeds, and what both have in common"
     (seeds, n), rows, per_seed = d.shape, d.mean(axis=0), d.mean(axis=1)
     rows_error = rows.std(ddof=1) / n**0.5 if n > 1 else 0.0

@@ -13,6 +13,7 @@ __all__ = ['PADDING_FREE', 'encoder_config', 'find_head', 'load_encoder', 'Packe
 import hashlib, json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
@@ -97,7 +98,8 @@ class PackedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         query, key, value, flat = ctx.saved_tensors
-        dq, dk, dv, tables = *(torch.empty_like(t) for t in (query, key, value)), _tables(flat, ctx.bounds, query.shape[1])
+        dq, dk, dv = (torch.empty_like(t) for t in (query, key, value))
+        tables = _tables(flat, ctx.bounds, query.shape[1])
         scratch = flat.new_empty(max(p.numel() for p in tables))
         for row, p in zip(_rows(ctx.bounds), tables):
             g, d = grad[0, :, row], scratch[:p.numel()].view_as(p)
@@ -123,7 +125,8 @@ def packed_attention(
     if _has_varlen(query) and not dropout:
         from torch.nn.attention.varlen import varlen_attn
         q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))   # (N, heads, d)
-        return varlen_attn(q, k, v, bounds, bounds, attention_mask.longest, attention_mask.longest, scale=scale)[None], None
+        out: Any = varlen_attn(q, k, v, bounds, bounds, attention_mask.longest, attention_mask.longest, scale=scale)
+        return out[None], None
     if not dropout: return PackedAttention.apply(query, key, value, bounds.tolist(), scale).transpose(1, 2), None
     rows = [nn.functional.scaled_dot_product_attention(query[:, :, r], key[:, :, r], value[:, :, r], dropout_p=dropout, scale=scale)
             for r in _rows(bounds.tolist())]
@@ -227,7 +230,7 @@ def plot_trainable(
 
 # %% ../nbs/05_models.ipynb #468657c7
 def weights_sha256(
-    model: nn.Module, # A sequence classifier without adapter
+    model,            # A sequence classifier without adapter
 ) -> str:             # 64 hexadecimal digits
     "SHA-256 over the names and values of the encoder's weights, the head left out"
     digest = hashlib.sha256()

@@ -63,7 +63,8 @@ def last_checkpoint(
     for step, path in sorted(steps.items(), reverse=True):
         if not (fault := checkpoint_fault(path)): return path
         warnings.warn(f"checkpoint {path} is passed over: {fault}", stacklevel=2)
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
+    return None
 
 # %% ../nbs/07b_resume.ipynb #9c72ea6b
 def drop_unfinished(
@@ -154,10 +155,10 @@ def claim(
     path: str | Path, # What the run will write
 ):
     "Only one process at a time; another gets an `InputError` at once"
-    path = Path(path)
-    lock = FileLock((path.parent/".locks").mkdir(parents=True, exist_ok=True) or path.parent/".locks"/f"{path.name}.lock")
+    path, locks = Path(path), Path(path).parent/".locks"
+    locks.mkdir(parents=True, exist_ok=True)
     try:
-        with lock.acquire(timeout=0): yield
+        with FileLock(locks/f"{path.name}.lock").acquire(timeout=0): yield
     except Timeout: raise InputError(f"another process is writing {path}: wait for it, or name another folder with --out") from None
 
 # %% ../nbs/07b_resume.ipynb #67bbfc8f

@@ -16,6 +16,7 @@ import configparser, os, platform, shutil, sys, tempfile, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 import psutil
 
 # %% ../nbs/01_settings.ipynb #f0f4e3f6
@@ -148,7 +149,7 @@ def parse_value(
 ):                      # The value, in the setting's own type
     "The value that `text` means for the setting `name`"
     if name not in FIELDS: raise InputError(f"unknown setting {name!r}: choose from {', '.join(FIELDS)}")
-    kind = FIELDS[name].type
+    kind: Any = FIELDS[name].type
     if kind == tuple[str, ...]: return tuple(part.strip() for part in text.split(",") if part.strip())
     try: return kind(text)
     except ValueError: raise InputError(f"{name} is {text!r}: it must be {'a whole number' if kind is int else 'a number'}") from None
@@ -250,7 +251,8 @@ def write_atomically(
     try:
         yield work/path.name
         _flush(work/path.name)
-        if path.is_dir(): (work/"old").mkdir(), path.rename(work/"old"/path.name)
+        (work/"old").mkdir()
+        if path.is_dir(): path.rename(work/"old"/path.name)
         os.replace(work/path.name, path)
         _flush(path.parent, inside=False)
     finally: _clear(work)

@@ -107,8 +107,8 @@ def random_encoder(
     "Speed does not depend on what the weights are, only on how many"
     set_seed(settings.seed)
     return AutoModelForSequenceClassification.from_config(BertConfig(
-        num_labels=len(settings.labels), hidden_dropout_prob=settings.hidden_dropout,
-        attention_probs_dropout_prob=settings.attention_dropout, **SHAPES[shape]))
+        **dict(num_labels=len(settings.labels), hidden_dropout_prob=settings.hidden_dropout,
+               attention_probs_dropout_prob=settings.attention_dropout) | SHAPES[shape]))
 
 def job_model(
     job: Job,

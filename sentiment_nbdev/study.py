@@ -206,7 +206,7 @@ def trial_scores(study: Study, arm: Arm, out: str | Path) -> dict:
         records = read_runs([arm.run(study.settings, seed, rate, test=False) for seed in study.seeds_of(arm)], out)
         seen += [r for r in records if r]
         if any(r is None or r.status == "failed" for r in records): continue
-        found = [(r.validation["accuracy"], -r.validation["nll"]) if r.status == "done" else (0.0, -np.inf) for r in records]
+        found = [(r.validation["accuracy"], -r.validation["nll"]) if r.status == "done" else (0.0, -np.inf) for r in records if r]
         scores[rate] = tuple(round(float(x), 9) for x in np.mean(found, axis=0))
     check_same_rows(seen, out)
     return scores

@@ -52,7 +52,7 @@ def file_sha256(
 @cache
 def find_bundle() -> str | None: # Its model folder; None when the package is not installed
     "The bundled encoder, once its weights are verified (once per process)"
-    if not (spec := find_spec(BUNDLE)): return None
+    if not (spec := find_spec(BUNDLE)) or not spec.submodule_search_locations: return None
     folder = Path(spec.submodule_search_locations[0])/"model"
     weights = folder/"model.safetensors"
     found = file_sha256(weights) if weights.is_file() else "none"

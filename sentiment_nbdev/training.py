@@ -16,6 +16,7 @@ import base64, hashlib, json, math, os, platform, tempfile, threading, time
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Callable, cast
 import matplotlib.pyplot as plt
 import numpy as np
 import psutil, torch
@@ -87,7 +88,7 @@ def predict_logits(
     settings: Settings,
 ) -> np.ndarray:        # Logits (N, C), in the order of the rows
     "Logits for each row, dropout off; batches are sorted by length inside and put back outside"
-    device, collate = next(model.parameters()).device, make_collator(tokenizer)
+    device, collate = next(model.parameters()).device, cast(Callable, make_collator(tokenizer))
     model.eval()
     order = evaluation_order(rows, settings)
     rows = rows.select_columns(["input_ids", "attention_mask"])
@@ -195,7 +196,8 @@ def describe_environment(
     "Versions and hardware of this run; a load far above the threads means that other programs slowed it down"
     device = choose_device(settings)
     packages = ("torch", "transformers", "datasets", "peft", "accelerate", "scikit-learn", "sentiment-nbdev")
-    cpu = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name") or platform.processor() or platform.machine()
+    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()
+    cpu = capabilities.get("cpu_name") or platform.processor() or platform.machine()
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
     return dict(versions={"python": platform.python_version(), **{p: version(p) for p in packages}},
                 hardware=name, cores=os.cpu_count(), threads=torch.get_num_threads(), device=device.type,

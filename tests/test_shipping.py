@@ -1,5 +1,5 @@
 """What goes out: nothing that runs foreign code, one version, the same words in every place."""
-import ast, re, tomllib
+import ast, re, subprocess, sys, tomllib
 from pathlib import Path
 
 import pytest
@@ -46,3 +46,11 @@ def test_addresses_are_those_of_the_project():
 
 def test_security_names_tests_that_are_there():
     for name in re.findall(r"`(tests/\w+\.py)`", (ROOT/"SECURITY.md").read_text()): assert (ROOT/name).is_file()
+
+
+@pytest.mark.slow
+def test_types(tmp_path):
+    "py.typed is a promise: mypy finds nothing to object to (pyproject.toml says what it does not look at)"
+    assert (ROOT/"sentiment_nbdev/py.typed").is_file()
+    run = subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
