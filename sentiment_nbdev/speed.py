@@ -24,7 +24,7 @@ from datasets import Dataset
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForSequenceClassification, BertConfig, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.utils.notebook import NotebookProgressCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from .settings import (PLAIN, InputError, Settings, choose_device, choose_precision, quiet_libraries,
                                       write_atomically)
 from .tokenization import load_tokenizer, token_lengths
@@ -134,7 +134,7 @@ def stock_trainer(job: Job, model, rows, folder) -> Trainer:
         tf32=True if device.type == "cuda" and precision == "bf16" else None, use_cpu=device.type == "cpu",
         save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=device.type == "cuda")
     trainer = Trainer(model, arguments, train_dataset=rows, data_collator=make_collator(load_tokenizer(settings)), callbacks=[Stopwatch()])
-    for callback in (PrinterCallback, NotebookProgressCallback): trainer.remove_callback(callback)
+    for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK): trainer.remove_callback(callback)
     return trainer
 
 def our_trainer(job: Job, model, rows, folder) -> SentimentTrainer:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils.notebook import NotebookProgressCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from .settings import (PLAIN, InputError, Settings, choose_device, choose_precision, quiet_libraries,
                                       write_atomically)
 from .tokenization import token_lengths
@@ -53,7 +53,7 @@ class SentimentTrainer(Trainer):
     def __init__(self, *args, sampling="random", **kwargs):
         super().__init__(*args, compute_loss_func=mean_loss, **kwargs)
         self.sampling = sampling
-        for callback in (PrinterCallback, ProgressCallback, NotebookProgressCallback): self.remove_callback(callback)
+        for callback in (PrinterCallback, ProgressCallback, DEFAULT_PROGRESS_CALLBACK): self.remove_callback(callback)
         if not self.args.disable_tqdm: self.add_callback(QuietProgress)
 
     def _get_train_sampler(self, train_dataset=None):

@@ -1,5 +1,5 @@
 """What goes out: nothing that runs foreign code, one version, the same words in every place."""
-import ast, re, subprocess, sys, tomllib
+import ast, os, re, subprocess, sys, tomllib
 from pathlib import Path
 
 import pytest
@@ -54,3 +54,19 @@ def test_types(tmp_path):
     assert (ROOT/"sentiment_nbdev/py.typed").is_file()
     run = subprocess.run([sys.executable, "-m", "mypy", "--cache-dir", tmp_path], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
+
+
+DEVELOPERS = ("ipython", "ipykernel", "fastcore", "nbdev", "execnb", "_pytest", "pytest", "hypothesis", "sphinx", "myst", "bs4", "playwright", "mypy")
+
+
+def test_the_package_needs_only_what_it_names(tmp_path):
+    "Every module can be imported where nothing is installed that only developers install"
+    site = tmp_path/"site"
+    site.mkdir()
+    for path in Path(pytest.__file__).parent.parent.iterdir():
+        if not path.name.lower().startswith(DEVELOPERS): (site/path.name).symlink_to(path)
+    code = (f"for name in {[path.stem for path in MODULES if not path.stem.startswith('__')]}: __import__('sentiment_nbdev.' + name)\n"
+            "import transformers.trainer, peft, datasets\nprint('all')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(site), str(ROOT)))}
+    run = subprocess.run([sys.executable, "-S", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.stdout == "all\n", run.stderr
