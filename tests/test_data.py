@@ -217,7 +217,9 @@ def test_the_corpus_goes_by_name():
 # ---- names
 
 @pytest.mark.parametrize("name", ["./x", "../x", "~/x", "/x/y", "a\\b", "a/b/c", "reviews.csv", "owner/file.parquet"])
-def test_paths(name):
+def test_paths(name, tmp_path, monkeypatch):
+    (tmp_path/"inner").mkdir()
+    monkeypatch.chdir(tmp_path/"inner")                  # where none of them is there
     assert looks_like_path(name)
     assert "no file or folder" in one_line(read_source, replace(SMALL, data=name + ".gone" * name.startswith("/")))
 
