@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings as trials, strategies as st
 from sentiment_nbdev.prediction import Classifier, predict_file, write_rows
 from sentiment_nbdev.settings import InputError
 
-FEW = trials(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FEW = trials(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 WORDS = st.lists(st.sampled_from(["lovely", "<br />", "\n", "\r\n", "\x00", "\ufeff", '"', "'", ",", "\t", "NA", "null", "1e9", "🎬", "فيلم", "סרט", "é", "  "]), max_size=8).map(" ".join)
 

@@ -81,6 +81,7 @@ def test_killed_comparison_leaves_whole_files(kills, start, tmp_path):
     assert not list(tmp_path.rglob(".writing-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_polite_signal_leaves_a_checkpoint(number, start, tmp_path):
     run = start("train", "lora", *LONG, "--epochs", "200", "--out", "mine")
@@ -127,6 +128,7 @@ def test_a_place_where_nothing_can_be_written(start):
     assert (code, out, len(err.splitlines())) == (2, "", 1) and "/proc" in err
 
 
+@pytest.mark.slow
 def test_two_runs_into_one_folder(start, tmp_path):
     first = start("train", "lora", *LONG, "--epochs", "400", "--out", "mine")
     assert wait_for((tmp_path/"mine-checkpoints/run.json").is_file, first)
@@ -136,6 +138,7 @@ def test_two_runs_into_one_folder(start, tmp_path):
     first.communicate()
 
 
+@pytest.mark.slow
 def test_too_little_memory(start, tmp_path):
     "A batch that no machine holds: the message names the settings"
     long = "a film " * 250

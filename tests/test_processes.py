@@ -61,6 +61,7 @@ def test_a_dead_worker_ends_the_job_and_it_resumes(start, tmp_path):
     assert out.startswith("full: test accuracy") and len(record(tmp_path/"long")["history"]["loss"]) == 40 * 8
 
 
+@pytest.mark.slow
 def test_what_processes_cannot_share_is_refused(start):
     job = start(*TWO, "compare", *SMALL)
     assert "compare runs in one process" in job.communicate(timeout=120)[1]
@@ -75,6 +76,7 @@ def test_accelerate_with_real_processes(start, tmp_path):
     assert re.fullmatch(r"lora: test accuracy .*\n", out) and record(tmp_path/"two")["test"]["n"] == 32
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared(start):
     job = start(*TWO, "train", "full", *SMALL, "--set", "batch_size=7")
     assert "cannot be shared by 2 devices" in job.communicate(timeout=120)[1]
