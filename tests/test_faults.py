@@ -113,7 +113,8 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(start, tmp_path):
     assert finish(whole)[0] == 0 and weights(tmp_path/"mine") == weights(tmp_path/"whole")
 
 
-@pytest.mark.parametrize("limit", [pytest.param(10_000, marks=pytest.mark.slow), 100_000, pytest.param(4_500_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [10_000, 100_000, 4_500_000])
 def test_a_full_disk(limit, start, tmp_path):
     "No file may grow beyond the limit: the error is one line and nothing half-written stays"
     here = {path for path in tmp_path.rglob("*")}

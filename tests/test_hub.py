@@ -40,6 +40,7 @@ def test_push_and_load(hub, tmp_path):
     assert "POST /api/repos/create" in requests
 
 
+@pytest.mark.slow
 def test_push_without_a_record_or_with_a_bad_name(hub, saved):
     command, root, requests = hub
     for arguments, words in ((("push", saved/"whole", "me/x"), "is not a record"), (("predict", "hf://me/nothing", "a joy"), "me/nothing")):
@@ -48,6 +49,7 @@ def test_push_without_a_record_or_with_a_bad_name(hub, saved):
     assert not [line for line in requests if line.startswith("POST")]
 
 
+@pytest.mark.slow
 def test_profile_imdb_from_the_hub(hub, tmp_path):
     "bert-base-uncased (its layout, a small shape, random weights) and stanfordnlp/imdb (rows of ours) through the real client"
     from transformers import AutoConfig, AutoModelForMaskedLM

@@ -35,7 +35,8 @@ def free_port():
 def record(folder): return json.loads((folder/"record.json").read_text())
 
 
-@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_two_processes_train_what_one_trains(method, start, tmp_path):
     done(start(BIN/"python", "-m", "sentiment_nbdev", "train", method, *SMALL, "--out", "one"))
     out, err = done(start(*TWO, "train", method, *SMALL, "--out", "two"))
