@@ -9,7 +9,7 @@ __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epoc
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only',
            'Retry', 'Threads', 'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say', 'compare',
            'train', 'evaluate', 'whole_number', 'bench', 'grid', 'planned_study', 'study', 'report', 'print_rows',
-           'predict', 'merge', 'push', 'init', 'main']
+           'predict', 'merge', 'push', 'init', 'check_launch', 'main']
 
 # %% ../nbs/12_cli.ipynb #09cc0362
 import os, sys, tempfile, warnings
@@ -285,6 +285,7 @@ def merge(
     save_classifier(merge_adapter(merged), load_tokenizer(chosen), out, chosen, sha256, kind="merged")
     say(f"Merged {adapter} into {out}")
 
+# %% ../nbs/12_cli.ipynb #9c1f658a
 @app.command(epilog="Example: sentiment push runs/lora me/my-critic")
 def push(
     folder: Saved, repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="repository on the hub")],
@@ -294,6 +295,7 @@ def push(
     from sentiment_nbdev.sharing import push as run
     print(run(folder, repo, private=not public))
 
+# %% ../nbs/12_cli.ipynb #94cad1ab
 @app.command(epilog="Example: sentiment init --profile imdb")
 def init(
     profile: Profile = None, out: Annotated[Path, typer.Option(help="file to write", metavar="FILE")] = Path("settings.ini")):
@@ -303,7 +305,9 @@ def init(
     say(f"Wrote {out}")
 
 # %% ../nbs/12_cli.ipynb #ebb14529
-def _check_launch(arguments: list[str]):
+def check_launch(
+    arguments: list[str], # Of the command line
+):
     "Only `train` can be shared by processes, and only when they are really there"
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several and arguments[:1] != ["train"]:
@@ -333,7 +337,7 @@ def main(
     with warnings.catch_warnings():
         warnings.showwarning = _warn
         try:
-            _check_launch(arguments)
+            check_launch(arguments)
             return app(arguments, standalone_mode=False, obj=arguments) or 0
         except typer.TyperException as e: problem = f"error: {e.format_message()}"
         except (InputError, OSError) as e: problem = f"error: {e}"

@@ -131,6 +131,7 @@ def save_run(
     else: save_classifier(model, rows.tokenizer, folder, settings, sha256, kind=method)
     return weight_bytes(folder)
 
+# %% ../nbs/10_comparison.ipynb #ebe5ea89
 def run_method(
     method: str,        # bow, probe, lora or full
     rows: Rows,

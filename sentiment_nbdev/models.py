@@ -79,6 +79,13 @@ def _tables(flat, bounds, heads):
     lengths = [row.stop - row.start for row in _rows(bounds)]
     return [part.view(heads, n, n) for part, n in zip(flat.split([heads * n**2 for n in lengths]), lengths)]
 
+# %% ../nbs/05_models.ipynb #f1e044ba
+def _row_gradients(p, g, q, k, v, d):
+    "Gradients of q, k, v of one row, from its attention weights p and the gradient g of its output; d is room of the shape of p"
+    torch.bmm(g, v.mT, out=d)
+    torch.ops.aten._softmax_backward_data.out(d, p, -1, p.dtype, grad_input=d)
+    return d @ k, d.mT @ q, p.mT @ g
+
 # %% ../nbs/05_models.ipynb #93840d9f
 class PackedAttention(torch.autograd.Function):
     "Softmax attention inside each row of a packed batch, row by row; tensors are (1, heads, N, d)"
@@ -98,17 +105,13 @@ class PackedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         query, key, value, flat = ctx.saved_tensors
-        dq, dk, dv = (torch.empty_like(t) for t in (query, key, value))
+        gradients = [torch.empty_like(t) for t in (query, key, value)]
         tables = _tables(flat, ctx.bounds, query.shape[1])
         scratch = flat.new_empty(max(p.numel() for p in tables))
         for row, p in zip(_rows(ctx.bounds), tables):
-            g, d = grad[0, :, row], scratch[:p.numel()].view_as(p)
-            dv[0, :, row] = p.mT @ g
-            torch.bmm(g, value[0, :, row].mT, out=d)
-            torch.ops.aten._softmax_backward_data.out(d, p, -1, p.dtype, grad_input=d)
-            dq[0, :, row] = d @ key[0, :, row]
-            dk[0, :, row] = d.mT @ query[0, :, row]
-        return dq.mul_(ctx.scale), dk, dv, None, None
+            found = _row_gradients(p, *(t[0, :, row] for t in (grad, query, key, value)), scratch[:p.numel()].view_as(p))
+            for gradient, part in zip(gradients, found): gradient[0, :, row] = part
+        return gradients[0].mul_(ctx.scale), *gradients[1:], None, None
 
 # %% ../nbs/05_models.ipynb #904a1168
 def _has_varlen(query):

@@ -6,8 +6,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/resume.html.md"""
 
 # %% auto #0
 __all__ = ['SEAL', 'NEEDED', 'file_hashes', 'seal_checkpoint', 'checkpoint_fault', 'last_checkpoint', 'drop_unfinished',
-           'StopPolitely', 'agree', 'first_process', 'Watch', 'train_in_parts', 'claim', 'run_plan', 'open_run',
-           'train_safely']
+           'StopPolitely', 'agree', 'first_process', 'Watch', 'train_in_parts', 'Taken', 'claim', 'run_plan',
+           'open_run', 'train_safely']
 
 # %% ../nbs/07b_resume.ipynb #6fac1aee
 import hashlib, json, math, os, shutil, signal, threading, warnings
@@ -139,7 +139,7 @@ def train_in_parts(
     callbacks=(),
 ) -> RunRecord:
     "`fine_tune` from the last whole checkpoint; when memory runs out, with steps in twice as many parts"
-    weights, parts = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}, 1
+    before, parts = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}, 1
     while True:
         try: return fine_tune(model, tokens, tokenizer, settings, method, folder, last_checkpoint(folder), parts, callbacks)
         except torch.OutOfMemoryError:
@@ -147,19 +147,22 @@ def train_in_parts(
         parts *= 2
         warnings.warn(f"out of memory: each step is now computed in {parts} parts, with the same result", stacklevel=2)
         torch.cuda.empty_cache()
-        model.load_state_dict(weights)                   # a checkpoint, if there is one, brings its own
+        model.load_state_dict(before, strict=False)      # a checkpoint, if there is one, brings its own
 
 # %% ../nbs/07b_resume.ipynb #b0669b09
+class Taken(InputError):
+    "Another process is at it"
+
 @contextmanager
 def claim(
     path: str | Path, # What the run will write
 ):
-    "Only one process at a time; another gets an `InputError` at once"
+    "Only one process at a time; another gets a `Taken` at once"
     path, locks = Path(path), Path(path).parent/".locks"
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks/f"{path.name}.lock").acquire(timeout=0): yield
-    except Timeout: raise InputError(f"another process is writing {path}: wait for it, or name another folder with --out") from None
+    except Timeout: raise Taken(f"another process is writing {path}: wait for it, or name another folder with --out") from None
 
 # %% ../nbs/07b_resume.ipynb #67bbfc8f
 def run_plan(

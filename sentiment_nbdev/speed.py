@@ -123,6 +123,7 @@ class ReturnMemory(TrainerCallback):
     def on_step_end(self, args, state, control, **_):
         if sys.platform == "linux": getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
 
+# %% ../nbs/11_speed.ipynb #9a7013f5
 def stock_trainer(job: Job, model, rows, folder) -> Trainer:
     "transformers' own Trainer, as tutorials call it"
     settings, device = job.settings, choose_device(job.settings)
@@ -137,6 +138,7 @@ def stock_trainer(job: Job, model, rows, folder) -> Trainer:
     for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK): trainer.remove_callback(callback)
     return trainer
 
+# %% ../nbs/11_speed.ipynb #c06f3199
 def our_trainer(job: Job, model, rows, folder) -> SentimentTrainer:
     "The trainer of lesson 07, for one epoch and nothing else"
     arguments = training_arguments(replace(job.settings, epochs=1), 1e-5, folder)
@@ -366,6 +368,7 @@ def part_speeds(
     return {part: (time["nothing", "alone"] / time[part, "alone"], time[part, "removed"] / time["nothing", "removed"])
             for part, how in time if how == "alone" and part != "nothing"}
 
+# %% ../nbs/11_speed.ipynb #036cbfa4
 def plot_parts(runs: list[dict], method: str, ax=None):
     "Speed-up of each part, alone and on top of all others"
     speeds = part_speeds(runs, method)
@@ -388,6 +391,7 @@ def fixed_rows(n: int, length: int, seed: int = 0) -> dict:
     ids = rng.integers(1000, 20000, (n, length)).tolist()
     return dict(input_ids=ids, attention_mask=[[1] * length] * n, labels=rng.integers(0, 2, n).tolist())
 
+# %% ../nbs/11_speed.ipynb #ab3d32d0
 def growth_jobs(
     settings: Settings,
     rows: Rows,
@@ -404,6 +408,7 @@ def growth_jobs(
                                     evaluate=False, trim=variant == "trimmed")
             for (axis, n), (chosen, sample) in points.items() for variant in variants[axis]}
 
+# %% ../nbs/11_speed.ipynb #62a6074c
 def bench_growth(settings, rows: Rows, methods=("full", "lora"), steps: int = 20, tell=lambda line: None) -> list[dict]:
     "Measure every job of the growth curves: one dict per measurement"
     runs = []

@@ -20,7 +20,6 @@ from functools import lru_cache
 from itertools import product
 from pathlib import Path
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 from .settings import (FIELDS, METHODS, EncoderSettings, InputError, LoRASettings, RowSettings, Settings,
                                       change_settings, parse_value, profile_settings, write_atomically)
@@ -28,6 +27,7 @@ from .data import looks_like_path, plan_rows, read_source
 from .tokenization import full_lengths
 from .models import public_settings
 from .training import RunRecord, open_test, read_record, write_record
+from .resume import Taken, claim
 from .comparison import Rows, lr_tries, prepare_rows, run_bow, save_run, train_method
 
 # %% ../nbs/10b_study.ipynb #ced33fbb
@@ -99,6 +99,7 @@ def _train(run: Run, rows: Rows) -> RunRecord:
     try: return open_test(record, model, rows.tokens, rows.tokenizer, run.settings) if run.test else record
     except InputError: return replace(record, status="diverged")      # logits of the test rows that are no numbers
 
+# %% ../nbs/10b_study.ipynb #ee52e348
 def execute(
     run: Run,
     rows: Rows,
@@ -134,13 +135,12 @@ def try_run(
     out: str | Path, # The study's folder
 ) -> bool:           # Whether this process did it
     "Do a run and write its record, unless another process is at it or has just done it"
-    path, lock = record_file(run, out), Path(out)/".locks"/f"{run.id}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    path = record_file(run, out)
     try:
-        with FileLock(lock).acquire(timeout=0):
+        with claim(Path(out)/run.id):
             if path.is_file(): return False
             write_record(execute(run, shared_rows(run.settings)), path)
-    except Timeout: return False
+    except Taken: return False
     return True
 
 # %% ../nbs/10b_study.ipynb #7249de83
@@ -199,6 +199,7 @@ def check_same_rows(records: list[RunRecord], where: str | Path):
         if len({r.rows[split]["sha256"] for r in records if split in r.rows}) > 1:
             raise InputError(f"{where} holds runs on different {split} rows: the data has changed; name a new folder with --out")
 
+# %% ../nbs/10b_study.ipynb #d1de257e
 def trial_scores(study: Study, arm: Arm, out: str | Path) -> dict:
     "Learning rate to (mean validation accuracy, minus mean loss); rates with missing or failed trials are left out"
     scores, seen = {}, []
@@ -211,6 +212,7 @@ def trial_scores(study: Study, arm: Arm, out: str | Path) -> dict:
     check_same_rows(seen, out)
     return scores
 
+# %% ../nbs/10b_study.ipynb #d97ccfc9
 def chosen_rate(study: Study, arm: Arm, out: str | Path) -> float | None:
     "The rate that validation chose; None when trials are missing, when all of them diverged, or when the arm has no rates"
     if len(arm.rates) < 2: return arm.rates[0] if arm.rates else None
@@ -300,6 +302,7 @@ def check_plan(study: Study):
         if (other := owners.setdefault((run.id, arm.rates), arm.name)) != arm.name:
             raise InputError(f"the arms {other} and {arm.name} would be the same run: leave one out (local folders count as one; use hub names)")
 
+# %% ../nbs/10b_study.ipynb #e2067047
 def _comparable(study: Study) -> dict:
     "The plan without what cannot change a result"
     told = plan_of(study)
@@ -310,6 +313,7 @@ def plan_of(study: Study) -> dict:
     told = asdict(study) | dict(settings=public_settings(study.settings))
     return json.loads(json.dumps(told))
 
+# %% ../nbs/10b_study.ipynb #3cce4a32
 def read_study(out: str | Path) -> Study:
     "The study that a folder was made for"
     try:
@@ -363,6 +367,7 @@ ARMS = {"verdict": _four, "targets": target_arms, "labels": label_arms, "truncat
 STUDIES = ("learning-rate", *ARMS)
 SOURCE = dict(cost="verdict", calibration="verdict")   # studies that read the records of another one
 
+# %% ../nbs/10b_study.ipynb #9be881d4
 def best_rates(
     settings: Settings,
     out: str | Path,    # Folder of the study `learning-rate`
@@ -375,6 +380,11 @@ def best_rates(
     found = {arm.name: chosen_rate(study, arm, out) for arm in study.arms if len(arm.rates) > 1 and alike(arm.method)}
     return ours | {m: rate for m, rate in found.items() if rate is not None}
 
+def _apart(method: str, settings: Settings) -> dict:
+    "What must agree for a rate to carry over: all that matters to the method but seed, test rows and the rate itself"
+    return {k: v for k, v in relevant_settings(method, settings).items() if k not in ("seed", "n_test", "lr_full", "lr_lora")}
+
+# %% ../nbs/10b_study.ipynb #2fd6411a
 def known_rates(settings: Settings, out: str | Path) -> dict:
     "The rates a begun study was planned with; for a new one the best rates of its neighbour `learning-rate`"
     begun = (Path(out)/PLAN).is_file() and any((Path(out)/"records").glob("*.json"))
@@ -385,10 +395,6 @@ def drop_failed(out: str | Path) -> int:
     failed = [path for path in (Path(out)/"records").glob("*.json") if read_record(path).status == "failed"]
     for path in failed: path.unlink()
     return len(failed)
-
-def _apart(method: str, settings: Settings) -> dict:
-    "What must agree for a rate to carry over: all that matters to the method but seed, test rows and the rate itself"
-    return {k: v for k, v in relevant_settings(method, settings).items() if k not in ("seed", "n_test", "lr_full", "lr_lora")}
 
 # %% ../nbs/10b_study.ipynb #cc230c4b
 QUICK = dict(n_train=64, n_validation=32, n_test=64, max_length=32, epochs=1)

@@ -1,5 +1,5 @@
 """Shared by the tests: quiet libraries, a tiny saved model and adapter, the command as a function and as a process."""
-import subprocess, sys
+import os, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +62,13 @@ def tiny_encoder(tmp_path_factory):
     AutoModel.from_config(AutoConfig.for_model("bert", **shape)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def start(tmp_path, tiny_encoder):
+    "Start a command as a process of its own, in an empty folder that has the tiny encoder as ./tiny; one thread, so that bits can be compared"
+    shutil.copytree(tiny_encoder, tmp_path/"tiny")
+    def run(*command, **keywords):
+        return subprocess.Popen([*map(str, command)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}, **keywords)
+    return run

@@ -79,6 +79,13 @@ def test_any_text_gets_one_of_the_labels(critic, texts):
     assert {p.label for p in critic[0].predict(texts)} <= {"NEG", "POS"}
 
 
+def test_a_cache_never_answers_for_another_file(critic, tmp_path):
+    for name, text in (("a", "one film"), ("b", "")):
+        (tmp_path/f"{name}.csv").write_text(f'text\n"{text}"\n')
+        rows = predict_file(critic[0], tmp_path/f"{name}.csv", cache=str(tmp_path/"cache"))
+        assert rows["text"][:] == [text] and bool(rows["error"][0]) == (not text)
+
+
 ODD = dict(
     bom=("x.csv", "\ufefftext\na joy\n".encode(), 1),
     utf16=("x.csv", "text\na joy\n".encode("utf-16"), "UTF-8"),

@@ -9,16 +9,6 @@ ROWS = ["--model", "./tiny", "--n-train", "48", "--n-validation", "16", "--n-tes
 LONG = [*ROWS, "--epochs", "12", "--set", "lr_lora=0.02"]
 
 
-@pytest.fixture
-def start(tmp_path, tiny_encoder):
-    "Start `sentiment ...` in an empty folder that has the tiny encoder"
-    shutil.copytree(tiny_encoder, tmp_path/"tiny")
-    def run(*arguments, **keywords):
-        return subprocess.Popen([SENTIMENT, *map(str, arguments)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}, **keywords)
-    return run
-
-
 def finish(process):
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
@@ -48,18 +38,17 @@ def assert_nothing_half(folder):
 @pytest.mark.parametrize("method, kills", [("lora", 2), pytest.param("full", 1, marks=pytest.mark.slow), pytest.param("lora", 9, marks=pytest.mark.slow), pytest.param("full", 9, marks=pytest.mark.slow)])
 def test_killed_training_ends_with_the_same_bits(method, kills, start, tmp_path):
     "kill -9 at random moments after the first sealed checkpoint; weights, history and metrics as if nothing had happened"
-    assert finish(start("train", method, *LONG, "--out", "whole"))[0] == 0
+    assert finish(start(SENTIMENT, "train", method, *LONG, "--out", "whole"))[0] == 0
     moments, landed = random.Random(f"{method} {kills}"), 0
     for _ in range(kills):
-        run = start("train", method, *LONG, "--out", "killed", *(["--resume"] if landed else []))
-        before = len({path.parent.name for path in sealed(tmp_path/"killed-checkpoints")})
-        if wait_for(lambda: sealed(tmp_path/"killed-checkpoints") and before >= 0, run): time.sleep(moments.uniform(0, 6 if landed else 1))
+        run = start(SENTIMENT, "train", method, *LONG, "--out", "killed", *(["--resume"] if landed else []))
+        if wait_for(lambda: sealed(tmp_path/"killed-checkpoints"), run): time.sleep(moments.uniform(0, 6 if landed else 1))
         if run.poll() is None: landed += 1
         run.kill()
         run.communicate()
         assert_nothing_half(tmp_path)
     assert landed
-    code, out, err = finish(start("train", method, *LONG, "--out", "killed", *(["--resume"] if (tmp_path/"killed-checkpoints").exists() else [])))
+    code, out, err = finish(start(SENTIMENT, "train", method, *LONG, "--out", "killed", *(["--resume"] if (tmp_path/"killed-checkpoints").exists() else [])))
     assert code == 0, err
     assert weights(tmp_path/"killed") == weights(tmp_path/"whole")
     assert told(tmp_path/"killed") == told(tmp_path/"whole")
@@ -70,13 +59,13 @@ def test_killed_training_ends_with_the_same_bits(method, kills, start, tmp_path)
 def test_killed_comparison_leaves_whole_files(kills, start, tmp_path):
     moments = random.Random(kills)
     for _ in range(kills):
-        run = start("compare", *ROWS, "--epochs", "1", "--out", "out")
+        run = start(SENTIMENT, "compare", *ROWS, "--epochs", "1", "--out", "out")
         wait_for((tmp_path/"out/records").is_dir, run)
         time.sleep(moments.uniform(0, 3))
         run.kill()
         run.communicate()
         assert_nothing_half(tmp_path)
-    code, out, err = finish(start("compare", *ROWS, "--epochs", "1", "--out", "out"))
+    code, out, err = finish(start(SENTIMENT, "compare", *ROWS, "--epochs", "1", "--out", "out"))
     assert code == 0 and "| full" in out, err
     assert not list(tmp_path.rglob(".writing-*"))
 
@@ -84,23 +73,23 @@ def test_killed_comparison_leaves_whole_files(kills, start, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_polite_signal_leaves_a_checkpoint(number, start, tmp_path):
-    run = start("train", "lora", *LONG, "--epochs", "200", "--out", "mine")
+    run = start(SENTIMENT, "train", "lora", *LONG, "--epochs", "200", "--out", "mine")
     assert wait_for(lambda: sealed(tmp_path/"mine-checkpoints"), run)
     run.send_signal(number)
     code, out, err = finish(run)
     assert (code, out) == (130, "") and len(err.splitlines()) == 1 and "add --resume to go on" in err
     steps = max(int(path.parent.name.split("-")[1]) for path in sealed(tmp_path/"mine-checkpoints"))
-    code, _, err = finish(start("train", "lora", *LONG, "--epochs", "200", "--out", "mine"))
+    code, _, err = finish(start(SENTIMENT, "train", "lora", *LONG, "--epochs", "200", "--out", "mine"))
     assert code == 2 and "holds an unfinished run: add --resume" in err
-    code, _, err = finish(start("train", "lora", *LONG, "--epochs", "100", "--out", "mine", "--resume"))
+    code, _, err = finish(start(SENTIMENT, "train", "lora", *LONG, "--epochs", "100", "--out", "mine", "--resume"))
     assert code == 2 and "a run with other epochs" in err
     assert steps >= 6 and max(int(path.parent.name.split("-")[1]) for path in sealed(tmp_path/"mine-checkpoints")) == steps
 
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_passed_over(start, tmp_path):
-    whole = start("train", "lora", *LONG, "--out", "whole")
-    run = start("train", "lora", *LONG, "--out", "mine")
+    whole = start(SENTIMENT, "train", "lora", *LONG, "--out", "whole")
+    run = start(SENTIMENT, "train", "lora", *LONG, "--out", "mine")
     assert wait_for(lambda: len(sealed(tmp_path/"mine-checkpoints")) > 1, run)
     run.kill()
     run.communicate()
@@ -108,7 +97,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(start, tmp_path):
     with (newest/"adapter_model.safetensors").open("r+b") as file:
         file.seek(-3, os.SEEK_END)
         file.write(b"???")
-    code, out, err = finish(start("train", "lora", *LONG, "--out", "mine", "--resume"))
+    code, out, err = finish(start(SENTIMENT, "train", "lora", *LONG, "--out", "mine", "--resume"))
     assert code == 0 and newest.name in err and "adapter_model.safetensors is not what was written" in err
     assert finish(whole)[0] == 0 and weights(tmp_path/"mine") == weights(tmp_path/"whole")
 
@@ -118,22 +107,22 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(start, tmp_path):
 def test_a_full_disk(limit, start, tmp_path):
     "No file may grow beyond the limit: the error is one line and nothing half-written stays"
     here = {path for path in tmp_path.rglob("*")}
-    code, out, err = finish(start("train", "full", *ROWS, "--epochs", "1", "--out", "mine", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
+    code, out, err = finish(start(SENTIMENT, "train", "full", *ROWS, "--epochs", "1", "--out", "mine", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))))
     assert (code, out) == (2, "") and err.splitlines()[-1].startswith("error: ") and "Traceback" not in err, err
     assert {path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"} <= here
 
 
 @pytest.mark.slow
 def test_a_place_where_nothing_can_be_written(start):
-    code, out, err = finish(start("train", "probe", *ROWS, "--out", "/proc/mine"))
+    code, out, err = finish(start(SENTIMENT, "train", "probe", *ROWS, "--out", "/proc/mine"))
     assert (code, out, len(err.splitlines())) == (2, "", 1) and "/proc" in err
 
 
 @pytest.mark.slow
 def test_two_runs_into_one_folder(start, tmp_path):
-    first = start("train", "lora", *LONG, "--epochs", "400", "--out", "mine")
+    first = start(SENTIMENT, "train", "lora", *LONG, "--epochs", "400", "--out", "mine")
     assert wait_for((tmp_path/"mine-checkpoints/run.json").is_file, first)
-    code, out, err = finish(start("train", "lora", *LONG, "--epochs", "400", "--out", "mine", "--resume"))
+    code, out, err = finish(start(SENTIMENT, "train", "lora", *LONG, "--epochs", "400", "--out", "mine", "--resume"))
     assert (code, out) == (2, "") and "another process is writing mine" in err
     first.kill()
     first.communicate()
@@ -144,7 +133,7 @@ def test_too_little_memory(start, tmp_path):
     "A batch that no machine holds: the message names the settings"
     long = "a film " * 250
     (tmp_path/"long.csv").write_text("text,label\n" + "".join(f"{long} {i},{'POS' if i % 2 else 'NEG'}\n" for i in range(600)))
-    run = start("train", "full", "--model", "./tiny", "--data", "long.csv", "--n-train", "512", "--n-validation", "40", "--n-test", "40", "--max-length", "512",
+    run = start(SENTIMENT, "train", "full", "--model", "./tiny", "--data", "long.csv", "--n-train", "512", "--n-validation", "40", "--n-test", "40", "--max-length", "512",
                 "--epochs", "1", "--plain", "--set", "batch_size=512", "--out", "mine",
                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (5 << 30, 5 << 30)))
     code, out, err = finish(run)
@@ -153,10 +142,10 @@ def test_too_little_memory(start, tmp_path):
 
 @pytest.mark.slow
 def test_the_base_model_has_gone_or_changed(start, tmp_path):
-    assert finish(start("train", "lora", *ROWS, "--epochs", "1", "--out", "mine"))[0] == 0
-    code, out, err = finish(start("predict", "mine", "a joy"))
+    assert finish(start(SENTIMENT, "train", "lora", *ROWS, "--epochs", "1", "--out", "mine"))[0] == 0
+    code, out, err = finish(start(SENTIMENT, "predict", "mine", "a joy"))
     assert code == 2 and "name its folder with --base" in err
     shutil.move(tmp_path/"tiny", tmp_path/"moved")
-    assert finish(start("predict", "mine", "a joy", "--base", "./moved"))[0] == 0
-    code, out, err = finish(start("predict", "mine", "a joy", "--base", "./tiny"))
+    assert finish(start(SENTIMENT, "predict", "mine", "a joy", "--base", "./moved"))[0] == 0
+    code, out, err = finish(start(SENTIMENT, "predict", "mine", "a joy", "--base", "./tiny"))
     assert code == 2 and "./tiny" in err and len(err.splitlines()) == 1

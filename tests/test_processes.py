@@ -10,16 +10,6 @@ SMALL = ["--model", "./tiny", "--n-train", "64", "--n-validation", "32", "--n-te
 TWO = [BIN/"torchrun", "--standalone", "--nproc-per-node", "2", "-m", "sentiment_nbdev"]
 
 
-@pytest.fixture
-def start(tmp_path, tiny_encoder):
-    "Start a command in an empty folder that has the tiny encoder"
-    (tmp_path/"tiny").symlink_to(tiny_encoder)
-    def run(*command, **more):
-        return subprocess.Popen([*map(str, command)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | more)
-    return run
-
-
 def done(process):
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
