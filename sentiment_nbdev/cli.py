@@ -7,9 +7,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/cli.html.md"""
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only',
-           'Retry', 'Threads', 'TextColumn', 'flag', 'out_flag', 'chosen_settings', 'seed_list', 'say', 'compare',
-           'train', 'evaluate', 'whole_number', 'bench', 'grid', 'planned_study', 'study', 'report', 'print_rows',
-           'predict', 'merge', 'push', 'init', 'check_launch', 'main']
+           'Retry', 'Threads', 'TextColumn', 'chosen_settings', 'seed_list', 'say', 'compare', 'train', 'evaluate',
+           'bench', 'grid', 'study', 'report', 'predict', 'merge', 'push', 'init', 'check_launch', 'main']
 
 # %% ../nbs/12_cli.ipynb #09cc0362
 import os, sys, tempfile, warnings
@@ -21,7 +20,7 @@ from .settings import (FIELDS, METHODS, InputError, Interrupted, Settings, RowSe
                                       profile_settings, quiet_libraries, write_settings)
 
 # %% ../nbs/12_cli.ipynb #3645d106
-def flag(
+def _flag(
     name: str,    # A setting
     *others: str, # Further spellings, such as --seeds
 ):                # The type of a command's parameter
@@ -32,15 +31,15 @@ def flag(
     return Annotated[Optional[str], option]
 
 # %% ../nbs/12_cli.ipynb #afdb87ed
-Model, Data, MaxLength = flag("model"), flag("data"), flag("max_length")
-NTrain, NValidation, NTest = flag("n_train"), flag("n_validation"), flag("n_test")
-Epochs, Seeds = flag("epochs"), flag("seed", "--seeds")
+Model, Data, MaxLength = _flag("model"), _flag("data"), _flag("max_length")
+NTrain, NValidation, NTest = _flag("n_train"), _flag("n_validation"), _flag("n_test")
+Epochs, Seeds = _flag("epochs"), _flag("seed", "--seeds")
 Profile = Annotated[Optional[str], typer.Option(help="embedded, imdb or original", show_default="embedded", metavar="")]
 File = Annotated[Optional[Path], typer.Option("--settings", help="settings file", show_default="./settings.ini if it has our sections", metavar="FILE")]
 Set = Annotated[Optional[list[str]], typer.Option("--set", help="any other setting, as name=value; may be repeated", metavar="NAME=VALUE")]
 Plain = Annotated[bool, typer.Option("--plain", help="the plain recipe (fp32, random padded batches, dropout everywhere) instead of the fast path")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted training")]
-def out_flag(shown: str):
+def _out_flag(shown: str):
     "The type of --out, with the default that help shows"
     return Annotated[Optional[Path], typer.Option("--out", help="folder to write to", show_default=shown, metavar="FOLDER")]
 
@@ -85,7 +84,7 @@ def compare(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
     n_validation: NValidation = None, n_test: NTest = None, max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
     methods: Annotated[str, typer.Option(help="methods to run", metavar="")] = ",".join(METHODS),
-    plain: Plain = False, set_: Set = None, out: out_flag("runs/compare-PROFILE") = None):
+    plain: Plain = False, set_: Set = None, out: _out_flag("runs/compare-PROFILE") = None):
     "Run several methods on the same rows: table, picture, report and records."
     first, *others = seed_list(seeds)
     chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
@@ -105,7 +104,7 @@ def train(
     method: Annotated[str, typer.Argument(help="probe, lora or full")],
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
     n_validation: NValidation = None, n_test: NTest = None, max_length: MaxLength = None, epochs: Epochs = None, seed: Seeds = None,
-    plain: Plain = False, set_: Set = None, resume: Resume = False, out: out_flag("runs/METHOD") = None):
+    plain: Plain = False, set_: Set = None, resume: Resume = False, out: _out_flag("runs/METHOD") = None):
     "Train one method and save the model with its record."
     if method not in METHODS[1:]: raise InputError(f"unknown method {method!r}: choose from {', '.join(METHODS[1:])} (bow only compares)")
     chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
@@ -139,7 +138,7 @@ def evaluate(
     for name, value in score_classifier(classifier, chosen).items(): print(f"{name:14} {value:.4g}")
 
 # %% ../nbs/12_cli.ipynb #aaebab78
-def whole_number(least: int, shown: str):
+def _whole_number(least: int, shown: str):
     "The type of a flag that counts something"
     return Annotated[int, typer.Option(min=least, help=shown, metavar="")]
 
@@ -148,9 +147,9 @@ def bench(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
     max_length: MaxLength = None, methods: Annotated[str, typer.Option(help="full, lora or both", metavar="")] = "full,lora",
     measure: Annotated[str, typer.Option(help="variants, profile, parts, growth", metavar="")] = "variants",
-    rounds: whole_number(1, "times each variant is measured") = 3, steps: whole_number(1, "training steps per measurement") = 20,
+    rounds: _whole_number(1, "times each variant is measured") = 3, steps: _whole_number(1, "training steps per measurement") = 20,
     shape: Annotated[str, typer.Option(help="bert-base: random weights of that shape", show_default="the encoder's own", metavar="")] = "",
-    set_: Set = None, out: out_flag("runs/bench") = Path("runs/bench")):
+    set_: Set = None, out: _out_flag("runs/bench") = Path("runs/bench")):
     "Measure the fast path beside the plain recipe: tokens per second, padding, memory, share of the peak."
     chosen = chosen_settings(profile, settings, set_, model=model, data=data, n_train=n_train, max_length=max_length)
     names, measures = ([part.strip() for part in text.split(",") if part.strip()] for text in (methods, measure))
@@ -175,7 +174,7 @@ def grid(
     return found
 
 # %% ../nbs/12_cli.ipynb #5bfea9ad
-def planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str], methods: str, points: int, quick: bool, whole_test: bool):
+def _planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str], methods: str, points: int, quick: bool, whole_test: bool):
     "A study of the course, or a grid of one's own"
     from sentiment_nbdev.comparison import check_methods
     from sentiment_nbdev.study import STUDIES, Study, grid_arms, known_rates, plan_study, quick_settings
@@ -202,8 +201,8 @@ def study(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
     n_validation: NValidation = None, n_test: NTest = None, max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
     plain: Plain = False, set_: Set = None, vary: Vary = None, methods: GridMethods = "lora,full",
-    points: whole_number(1, "learning rates per method") = 5, quick: Quick = False, list_: List = False, run: Only = None,
-    threads: Threads = None, retry: Retry = False, out: out_flag("results/NAME") = None):
+    points: _whole_number(1, "learning rates per method") = 5, quick: Quick = False, list_: List = False, run: Only = None,
+    threads: Threads = None, retry: Retry = False, out: _out_flag("results/NAME") = None):
     "Work on a grid of runs, alone or beside others; what is done stays done."
     named = [parse_value("seed", seed) for seed in seed_list(seeds) if seed]
     chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train, n_validation=n_validation,
@@ -214,7 +213,7 @@ def study(
     from sentiment_nbdev.study import SOURCE, drop_failed, open_commands, run_study, write_study
     if threads: torch.set_num_threads(threads)
     out = out or Path("results")/(SOURCE.get(name, name) + "-quick" * quick)
-    plan = planned_study(name, chosen, out, tuple(named), vary or [], methods, points, quick, n_test is None)
+    plan = _planned_study(name, chosen, out, tuple(named), vary or [], methods, points, quick, n_test is None)
     write_study(plan, out)
     if retry: say(f"Opened {drop_failed(out)} failed runs again")
     if list_: return print(*open_commands(plan, out, ctx.obj), sep="\n")
@@ -242,7 +241,7 @@ def _texts(texts: list[str], source: str | None) -> list[str]:
     try: return [line.rstrip("\n") for line in sys.stdin] or check_texts([])
     except UnicodeDecodeError: raise InputError("standard input is not UTF-8: convert it, or use --input FILE") from None
 
-def print_rows(rows, column: str):
+def _print_rows(rows, column: str):
     "One line per row: label, probability and text, separated by tabs"
     for row in rows: print(row["predicted"] or f"error: {row['error']}", f"{row['probability']:.3f}", " ".join(str(row[column]).split()), sep="\t")
 
@@ -266,7 +265,7 @@ def predict(
         if source and source != "-": rows = predict_file(classifier, source, text_column, cache)
         else: rows = label_texts(classifier, _texts(texts or [], source))
         if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output)}")
-        else: print_rows(rows, find_text_column(classifier, rows, text_column))
+        else: _print_rows(rows, find_text_column(classifier, rows, text_column))
         if faulty := sum(map(bool, rows["error"])): say(f"warning: {faulty} of {len(rows)} rows have no label, see error")
 
 # %% ../nbs/12_cli.ipynb #60dd5d42

@@ -6,8 +6,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/data.html.md"""
 
 # %% auto #0
 __all__ = ['IN_PLAIN_WORDS', 'FORMATS', 'REMEDIES', 'SPLITS', 'label_maps', 'label_lookup', 'read_rows', 'read_folder',
-           'looks_like_path', 'hub_cached', 'check_hub', 'read_hub', 'read_source', 'plan_rows', 'label_values',
-           'label_numbers', 'check_rows', 'count_leaks', 'load_reviews']
+           'looks_like_path', 'hub_cached', 'check_hub', 'read_source', 'plan_rows', 'label_values', 'label_numbers',
+           'check_rows', 'count_leaks', 'load_reviews']
 
 # %% ../nbs/02_data.ipynb #f1124378
 import logging, os, tempfile, threading, warnings
@@ -159,7 +159,7 @@ def check_hub(
     if why: raise InputError(f"the hub does not give us the {kind} {name!r} ({why}): check name and network, {REMEDIES[kind]}")
 
 # %% ../nbs/02_data.ipynb #03527ad4
-def read_hub(
+def _read_hub(
     name: str,                   # owner/name of a hub data set
     revision: str | None = None, # Commit; None or "" means the newest
 ) -> dict[str, Dataset]:         # Split name -> rows
@@ -187,7 +187,7 @@ def read_source(
     if path.is_file(): return {path.name: read_rows(path)}
     if path.is_dir(): return read_folder(path)
     if looks_like_path(name): raise InputError(f"no file or folder {name}: check --data, or use the bundled corpus (--data corpus)")
-    return read_hub(name, settings.data_revision)
+    return _read_hub(name, settings.data_revision)
 
 # %% ../nbs/02_data.ipynb #e5b2699d
 def _order(n: int, seed: int) -> list[int]:

@@ -6,11 +6,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/speed.html.md"""
 
 # %% auto #0
 __all__ = ['TUNED', 'VARIANTS', 'SHAPES', 'MEASURES', 'forward_flops', 'training_flops', 'matrix_peak', 'variant_settings', 'Job',
-           'random_encoder', 'job_model', 'ReturnMemory', 'stock_trainer', 'our_trainer', 'TokenCount', 'measure',
-           'in_fresh_process', 'first_rows', 'bench_variants', 'rates', 'summarise_runs', 'speedup', 'bench_table',
-           'read_bench', 'speed_summary', 'profile_step', 'profile_table', 'ablation_jobs', 'bench_parts',
-           'part_speeds', 'plot_parts', 'fixed_rows', 'growth_jobs', 'bench_growth', 'plot_growth', 'predicted_memory',
-           'kept_bytes', 'check_bench', 'bench', 'save_pictures']
+           'job_model', 'TokenCount', 'measure', 'in_fresh_process', 'first_rows', 'rates', 'summarise_runs', 'speedup',
+           'bench_table', 'read_bench', 'speed_summary', 'profile_step', 'profile_table', 'ablation_jobs',
+           'part_speeds', 'plot_parts', 'fixed_rows', 'plot_growth', 'predicted_memory', 'kept_bytes', 'check_bench',
+           'bench']
 
 # %% ../nbs/11_speed.ipynb #af64101c
 import ctypes, json, multiprocessing, sys, tempfile, time
@@ -100,7 +99,7 @@ class Job:
     trim: bool = False    # Return freed memory to the operating system after every step
 
 # %% ../nbs/11_speed.ipynb #c3315d6f
-def random_encoder(
+def _random_encoder(
     settings: Settings,
     shape: str,         # A name in `SHAPES`
 ):                      # A BERT with random weights
@@ -114,17 +113,17 @@ def job_model(
     job: Job,
 ):            # A fresh model, with LoRA if the method says so
     "The model of a job"
-    model = random_encoder(job.settings, job.shape) if job.shape else load_encoder(job.settings)
+    model = _random_encoder(job.settings, job.shape) if job.shape else load_encoder(job.settings)
     return add_lora(model, job.settings) if job.method == "lora" else model
 
 # %% ../nbs/11_speed.ipynb #05f4fccc
-class ReturnMemory(TrainerCallback):
+class _ReturnMemory(TrainerCallback):
     "Asks glibc to return the pages that nobody uses after every step; elsewhere it does nothing"
     def on_step_end(self, args, state, control, **_):
         if sys.platform == "linux": getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
 
 # %% ../nbs/11_speed.ipynb #9a7013f5
-def stock_trainer(job: Job, model, rows, folder) -> Trainer:
+def _stock_trainer(job: Job, model, rows, folder) -> Trainer:
     "transformers' own Trainer, as tutorials call it"
     settings, device = job.settings, choose_device(job.settings)
     precision = choose_precision(settings, device)
@@ -139,12 +138,12 @@ def stock_trainer(job: Job, model, rows, folder) -> Trainer:
     return trainer
 
 # %% ../nbs/11_speed.ipynb #c06f3199
-def our_trainer(job: Job, model, rows, folder) -> SentimentTrainer:
+def _our_trainer(job: Job, model, rows, folder) -> SentimentTrainer:
     "The trainer of lesson 07, for one epoch and nothing else"
     arguments = training_arguments(replace(job.settings, epochs=1), 1e-5, folder)
     arguments.eval_strategy = arguments.save_strategy = arguments.logging_strategy = "no"
     arguments.load_best_model_at_end = False
-    callbacks = [Stopwatch()] + job.trim * [ReturnMemory()]
+    callbacks = [Stopwatch()] + job.trim * [_ReturnMemory()]
     return SentimentTrainer(make_quick(model, job.settings), arguments, sampling=job.settings.sampling, callbacks=callbacks,
                             train_dataset=rows, data_collator=make_collator(load_tokenizer(job.settings)))
 
@@ -176,7 +175,7 @@ def measure(
     "Train the rows once, then predict them"
     quiet_libraries(terminal=False)
     rows, model = Dataset.from_dict(job.rows), job_model(job)
-    lengths, make = token_lengths(rows), stock_trainer if job.stock else our_trainer
+    lengths, make = token_lengths(rows), _stock_trainer if job.stock else _our_trainer
     with tempfile.TemporaryDirectory() as folder:
         _ = make(job, model, rows.select(np.argsort(-lengths, kind="stable")[:2 * job.settings.batch_size]), folder).train()
         trainer, before = make(job, model, rows, folder), psutil.Process().memory_info().rss
@@ -208,7 +207,7 @@ def first_rows(rows: Rows, n: int) -> dict:
     return train.select(range(n)).to_dict()
 
 # %% ../nbs/11_speed.ipynb #8cdc84d8
-def bench_variants(
+def _bench_variants(
     settings: Settings,
     rows: Rows,
     methods=("full", "lora"),
@@ -241,7 +240,7 @@ def rates(
     return found | dict(eval_tokens_per_second=run["tokens"] / run["eval_seconds"], eval_waste=run["eval_computed_tokens"] / run["tokens"])
 
 def summarise_runs(
-    runs: list[dict], # From `bench_variants`
+    runs: list[dict], # From `_bench_variants`
     peaks: dict,
 ) -> list[dict]:      # One per method and variant: {rate: [median, lowest, highest]}, speed-ups over plain and tuned
     "Median and range over the rounds"
@@ -345,7 +344,7 @@ def ablation_jobs(
         changed[part, "removed"] = replace(settings, **{part: PLAIN[part]})
     return {key: Job(changed[key], method, sample, evaluate=False) for key in changed}
 
-def bench_parts(settings, rows: Rows, methods=("full", "lora"), rounds: int = 1, steps: int = 10, tell=lambda line: None) -> list[dict]:
+def _bench_parts(settings, rows: Rows, methods=("full", "lora"), rounds: int = 1, steps: int = 10, tell=lambda line: None) -> list[dict]:
     "Measure every job of the ablation: one dict per measurement"
     runs, sample = [], first_rows(rows, steps * settings.batch_size)
     for number in range(rounds):
@@ -357,7 +356,7 @@ def bench_parts(settings, rows: Rows, methods=("full", "lora"), rounds: int = 1,
 
 # %% ../nbs/11_speed.ipynb #e00bf9d6
 def part_speeds(
-    runs: list[dict], # From `bench_parts`
+    runs: list[dict], # From `_bench_parts`
     method: str,
 ) -> dict:            # Part to (alone over plain, ours over removed): both are the speed-up it brings
     "What each part brings, without the others and with them"
@@ -392,7 +391,7 @@ def fixed_rows(n: int, length: int, seed: int = 0) -> dict:
     return dict(input_ids=ids, attention_mask=[[1] * length] * n, labels=rng.integers(0, 2, n).tolist())
 
 # %% ../nbs/11_speed.ipynb #ab3d32d0
-def growth_jobs(
+def _growth_jobs(
     settings: Settings,
     rows: Rows,
     method: str,
@@ -409,18 +408,18 @@ def growth_jobs(
             for (axis, n), (chosen, sample) in points.items() for variant in variants[axis]}
 
 # %% ../nbs/11_speed.ipynb #62a6074c
-def bench_growth(settings, rows: Rows, methods=("full", "lora"), steps: int = 20, tell=lambda line: None) -> list[dict]:
+def _bench_growth(settings, rows: Rows, methods=("full", "lora"), steps: int = 20, tell=lambda line: None) -> list[dict]:
     "Measure every job of the growth curves: one dict per measurement"
     runs = []
     for method in methods:
-        for (axis, value, variant), job in growth_jobs(settings, rows, method, steps).items():
+        for (axis, value, variant), job in _growth_jobs(settings, rows, method, steps).items():
             runs.append(dict(method=method, axis=axis, value=value, variant=variant) | in_fresh_process(measure, job))
             tell(f"{method}, {axis} {value}, {variant}: {runs[-1]['seconds']:.1f} s")
     return runs
 
 # %% ../nbs/11_speed.ipynb #c0958d50
 def plot_growth(
-    runs: list[dict], # From `bench_growth`
+    runs: list[dict], # From `_bench_growth`
     axis: str,        # length, rows or batch size
     ax=None,
 ):                    # The axes
@@ -470,9 +469,9 @@ def _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, tel
     if name == "profile":
         jobs = {f"{m}, {v}": Job(variant_settings(settings, v), m, {}, shape=shape) for m in methods for v in VARIANTS}
         return dict(profiles={key: in_fresh_process(profile_step, job, min(settings.max_length, 384)) for key, job in jobs.items()})
-    if name == "parts": return dict(runs=bench_parts(settings, rows, methods, rounds, max(1, steps // 2), tell))
-    if name == "growth": return dict(runs=bench_growth(settings, rows, methods, steps, tell))
-    runs = bench_variants(settings, rows, methods, rounds, steps, shape, tell)
+    if name == "parts": return dict(runs=_bench_parts(settings, rows, methods, rounds, max(1, steps // 2), tell))
+    if name == "growth": return dict(runs=_bench_growth(settings, rows, methods, steps, tell))
+    runs = _bench_variants(settings, rows, methods, rounds, steps, shape, tell)
     return dict(runs=runs, summary=summarise_runs(runs, peaks))
 
 # %% ../nbs/11_speed.ipynb #b0b472f6
@@ -500,12 +499,12 @@ def bench(
         about = dict(settings=public_settings(settings), shape=shape, environment=describe_environment(settings), peaks=peaks)
         found = about | _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, tell)
         with write_atomically(Path(out)/f"{name}.json") as path: path.write_text(json.dumps(found) + "\n")
-        if name in ("parts", "growth"): save_pictures(name, found["runs"], methods, out)
+        if name in ("parts", "growth"): _save_pictures(name, found["runs"], methods, out)
         if name == "variants": table = bench_table(found["summary"])
     return table if "variants" in measures else f"Measured {', '.join(measures)}"
 
 # %% ../nbs/11_speed.ipynb #f6fb54a5
-def save_pictures(name: str, runs: list[dict], methods, out: str | Path):
+def _save_pictures(name: str, runs: list[dict], methods, out: str | Path):
     "parts.png or growth.png"
     panels = methods if name == "parts" else list(dict.fromkeys(r["axis"] for r in runs))
     figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4), layout="constrained", squeeze=False, sharey=name == "growth")

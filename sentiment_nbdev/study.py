@@ -6,12 +6,11 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/study.html.md"""
 
 # %% auto #0
 __all__ = ['LENGTH_BINS', 'RATES', 'PLAN', 'LAYERS', 'TARGETS', 'SIZES', 'ARMS', 'STUDIES', 'SOURCE', 'QUICK',
-           'relevant_settings', 'Run', 'score_by_length', 'texts_sha256', 'diverged', 'execute', 'record_file',
-           'shared_rows', 'try_run', 'rate_grid', 'Arm', 'Study', 'trials', 'read_runs', 'check_same_rows',
-           'trial_scores', 'chosen_rate', 'at_edge', 'finals', 'study_size', 'count_done', 'open_runs', 'run_study',
-           'open_commands', 'describe_run', 'write_study', 'check_plan', 'plan_of', 'read_study', 'rate_arms',
-           'target_arms', 'label_arms', 'truncation_arms', 'trap_arms', 'best_rates', 'known_rates', 'drop_failed',
-           'quick_settings', 'all_test_rows', 'fitting_sizes', 'plan_study', 'grid_arms']
+           'relevant_settings', 'Run', 'texts_sha256', 'diverged', 'execute', 'record_file', 'shared_rows', 'try_run',
+           'rate_grid', 'Arm', 'Study', 'trials', 'read_runs', 'check_same_rows', 'chosen_rate', 'at_edge', 'finals',
+           'study_size', 'count_done', 'open_runs', 'run_study', 'open_commands', 'write_study', 'check_plan',
+           'read_study', 'rate_arms', 'target_arms', 'label_arms', 'truncation_arms', 'trap_arms', 'best_rates',
+           'known_rates', 'drop_failed', 'quick_settings', 'all_test_rows', 'fitting_sizes', 'plan_study', 'grid_arms']
 
 # %% ../nbs/10b_study.ipynb #badf4066
 import gc, hashlib, json, shlex, tempfile, time
@@ -64,7 +63,7 @@ class Run:
 # %% ../nbs/10b_study.ipynb #f81e89c4
 LENGTH_BINS = (0, 128, 256, 384, 512, 10**9)
 
-def score_by_length(
+def _score_by_length(
     rows: Rows,
     correct: str,      # A 0 or 1 per test row
 ) -> list[dict]:       # Per bin: longest (tokens of the whole text), n, correct, tokens, cut (tokens that were cut off)
@@ -114,7 +113,7 @@ def execute(
     record.history = dict(loss=record.history["loss"]) if record.history else {}
     if not record.correct: return record
     record.rows["test"]["texts_sha256"] = texts_sha256(rows)
-    return replace(record, by_length=score_by_length(rows, record.correct))
+    return replace(record, by_length=_score_by_length(rows, record.correct))
 
 # %% ../nbs/10b_study.ipynb #b2c280e9
 def record_file(run: Run, out: str | Path) -> Path:
@@ -201,7 +200,7 @@ def check_same_rows(records: list[RunRecord], where: str | Path):
             raise InputError(f"{where} holds runs on different {split} rows: the data has changed; name a new folder with --out")
 
 # %% ../nbs/10b_study.ipynb #d1de257e
-def trial_scores(study: Study, arm: Arm, out: str | Path) -> dict:
+def _trial_scores(study: Study, arm: Arm, out: str | Path) -> dict:
     "Learning rate to (mean validation accuracy, minus mean loss); rates with missing or failed trials are left out"
     scores, seen = {}, []
     for rate in arm.rates:
@@ -217,7 +216,7 @@ def trial_scores(study: Study, arm: Arm, out: str | Path) -> dict:
 def chosen_rate(study: Study, arm: Arm, out: str | Path) -> float | None:
     "The rate that validation chose; None when trials are missing, when all of them diverged, or when the arm has no rates"
     if len(arm.rates) < 2: return arm.rates[0] if arm.rates else None
-    scores = trial_scores(study, arm, out)
+    scores = _trial_scores(study, arm, out)
     best = max(scores, key=scores.get, default=None)
     return best if len(scores) == len(arm.rates) and scores[best][0] > 0 else None
 
@@ -261,7 +260,7 @@ def run_study(
             start = time.monotonic()
             run = next((run for run in left if try_run(run, out)), None)
             if run is None: time.sleep(wait)
-            else: tell(describe_run(run, out, time.monotonic() - start))
+            else: tell(_describe_run(run, out, time.monotonic() - start))
             bar.update(count_done(study, out) - bar.n)
 
 # %% ../nbs/10b_study.ipynb #530817d6
@@ -274,7 +273,7 @@ def open_commands(
     given = [argument for argument in arguments if argument != "--list"]
     return [shlex.join(["sentiment", *given, "--run", run.id]) for run in open_runs(study, out)]
 
-def describe_run(run: Run, out: str | Path, seconds: float) -> str:
+def _describe_run(run: Run, out: str | Path, seconds: float) -> str:
     "One line on a finished run"
     record = read_record(record_file(run, out))
     found = f"validation {record.validation['accuracy']:.1%}" if record.status == "done" else record.status
@@ -291,7 +290,7 @@ def write_study(study: Study, out: str | Path) -> Path:
     if begun and path.is_file() and _comparable(read_study(out)) != _comparable(study):
         raise InputError(f"{out} holds another plan for {study.name}: repeat its flags (they are in {PLAN}), or name a new folder with --out")
     if not (begun and path.is_file()):
-        with write_atomically(path) as temporary: temporary.write_text(json.dumps(plan_of(study), indent=1) + "\n")
+        with write_atomically(path) as temporary: temporary.write_text(json.dumps(_plan_of(study), indent=1) + "\n")
     return Path(out)
 
 # %% ../nbs/10b_study.ipynb #456d6f4b
@@ -306,10 +305,10 @@ def check_plan(study: Study):
 # %% ../nbs/10b_study.ipynb #e2067047
 def _comparable(study: Study) -> dict:
     "The plan without what cannot change a result"
-    told = plan_of(study)
+    told = _plan_of(study)
     return told | dict(base_rates={}, settings={k: v for k, v in told["settings"].items() if k not in ("device", "profile", "lr_trials", "lr_full", "lr_lora")})
 
-def plan_of(study: Study) -> dict:
+def _plan_of(study: Study) -> dict:
     "A study as plain data, without local paths"
     told = asdict(study) | dict(settings=public_settings(study.settings))
     return json.loads(json.dumps(told))

@@ -14,7 +14,7 @@ def finish(process):
     return process.returncode, out, err
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=280):
     end = time.time() + seconds
     while not condition() and process.poll() is None and time.time() < end: time.sleep(0.02)
     return process.poll() is None

@@ -49,6 +49,23 @@ def test_cells_are_short(notebook):
     assert not lengths or lengths[-1] <= 30
 
 
+def shown_soon(notebook, window):
+    "Public names of a lesson, each with whether one of the next cells that are not exported uses it"
+    code = cells(notebook)
+    for here, source in enumerate(code):
+        if not source.startswith("#| export"): continue
+        for node in ast.parse(source).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                yield node.name, any(re.search(rf"\b{node.name}\b", later) for later in code[here + 1:here + 1 + window] if "#| export" not in later)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_is_exported_is_soon_shown_in_use(notebook):
+    "Within five cells; the commands of lesson 12 anywhere in it, because they need the whole command line"
+    shown = dict(shown_soon(notebook, 1000 if notebook.stem == "12_cli" else 5))
+    assert sum(shown.values()) >= 0.9 * len(shown), [name for name, seen in shown.items() if not seen]
+
+
 @pytest.mark.parametrize("notebook", [n for n in NOTEBOOKS if re.match(r"\d", n.name)], ids=lambda path: path.stem)
 def test_lessons_have_their_parts(notebook):
     prose = "\n".join(cells(notebook, "markdown"))
