@@ -53,7 +53,8 @@ def model_card(
     repo: str = "OWNER/NAME", # Where it will stand on the hub
 ) -> ModelCard:
     "A card in which every number comes from the record"
-    card, record = read_card(folder), read_record(Path(folder)/"record.json")
+    if not (path := Path(folder)/"record.json").is_file(): raise InputError(f"{folder} holds no record.json: use a folder made by `sentiment train`")
+    card, record = read_card(folder), read_record(path)
     if not card or not record.test: raise InputError(f"{folder} lacks its card or test metrics: use a folder made by `sentiment train`")
     test, chosen = record.test, card["settings"]
     score = f"{test['accuracy']:.1%} accuracy on {test['n']:,} test rows (95 % interval {test['accuracy_low']:.1%} to {test['accuracy_high']:.1%})"

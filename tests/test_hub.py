@@ -43,7 +43,7 @@ def test_push_and_load(hub, tmp_path):
 @pytest.mark.slow
 def test_push_without_a_record_or_with_a_bad_name(hub, saved):
     command, root, requests = hub
-    for arguments, words in ((("push", saved/"whole", "me/x"), "is not a record"), (("predict", "hf://me/nothing", "a joy"), "me/nothing")):
+    for arguments, words in ((("push", saved/"whole", "me/x"), "holds no record.json"), (("predict", "hf://me/nothing", "a joy"), "me/nothing")):
         run = command(*arguments)
         assert run.returncode == 2 and words in run.stderr and len(run.stderr.splitlines()) == 1, run.stderr
     assert not [line for line in requests if line.startswith("POST")]
