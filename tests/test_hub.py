@@ -74,6 +74,7 @@ def test_profile_imdb_from_the_hub(hub, tmp_path):
     asked = [line.split()[1] for line in requests if line != "GET /api/agent-harnesses"]   # the client's own question, to the same host
     assert asked and all(re.search("bert-base-uncased|stanfordnlp/imdb", path) for path in asked)
     assert not [path for path in asked if "resolve/main" in path]             # pinned commits only
+    print(*requests, sep="\n")                                                      # pytest -rP shows them
     before = len(requests)
     assert command("train", "lora", "--profile", "imdb", *SMALL, "--set", "n_validation=16", "--out", "again").returncode == 0
     assert not [line for line in requests[before:] if "resolve" in line and line.startswith("GET")]   # nothing is downloaded twice

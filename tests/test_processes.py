@@ -32,6 +32,7 @@ def test_two_processes_train_what_one_trains(method, start, tmp_path):
     out, err = done(start(*TWO, "train", method, *SMALL, "--out", "two"))
     assert len(out.splitlines()) == 1 and "Traceback" not in err                 # one voice
     one, two = record(tmp_path/"one"), record(tmp_path/"two")
+    for split in ("validation", "test"): print(method, split, *(f"{name} {one[split][name]:.5f} | {two[split][name]:.5f}" for name in ("accuracy", "nll")))
     for name in ("loss", "grad_norm"): assert one["history"][name] == pytest.approx(two["history"][name], abs=1e-3)
     for split in ("validation", "test"):
         for name in ("accuracy", "nll"): assert one[split][name] == pytest.approx(two[split][name], abs=1e-3)
