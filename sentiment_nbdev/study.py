@@ -167,6 +167,7 @@ class Arm:
         rates = {} if rate is None else {f"lr_{self.method}": rate}
         return Run(self.method, change_settings(settings, **self.changes, **rates, seed=seed), test)
 
+# %% ../nbs/10b_study.ipynb #77d6e809
 @dataclass(frozen=True)
 class Study:
     "Arms, seeds, and whether the best of each arm is tested"
@@ -180,7 +181,8 @@ class Study:
 
     def seeds_of(self, arm: Arm, trial: bool = False) -> tuple:
         "A method without randomness runs once"
-        return self.seeds[:trial and self.trial_seeds or None] if arm.method in RATES else self.seeds[:1]
+        seeds = self.seeds[:self.trial_seeds] if trial and self.trial_seeds else self.seeds
+        return seeds if arm.method in RATES else seeds[:1]
 
 # %% ../nbs/10b_study.ipynb #2258ee69
 def trials(study: Study) -> list[Run]:
