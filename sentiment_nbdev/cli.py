@@ -16,7 +16,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .settings import (FIELDS, METHODS, InputError, Interrupted, Settings, RowSettings, check_folder, change_settings, load_settings, parse_value,
+from .settings import (FIELDS, METHODS, InputError, Interrupted, Settings, RowSettings, check_folder,
+                                      change_settings, load_settings, parse_value,
                                       profile_settings, quiet_libraries, write_settings)
 
 # %% ../nbs/12_cli.ipynb #3645d106
@@ -27,7 +28,8 @@ def _flag(
     "A command-line flag for a setting"
     default = FIELDS[name].default
     shown = ",".join(default) if isinstance(default, tuple) else str(default)
-    option = typer.Option(f"--{name.replace('_', '-')}", *others, help=FIELDS[name].metadata["help"], show_default=shown, metavar="")
+    option = typer.Option(f"--{name.replace('_', '-')}", *others, help=FIELDS[name].metadata["help"],
+                          show_default=shown, metavar="")
     return Annotated[Optional[str], option]
 
 # %% ../nbs/12_cli.ipynb #afdb87ed
@@ -35,9 +37,12 @@ Model, Data, MaxLength = _flag("model"), _flag("data"), _flag("max_length")
 NTrain, NValidation, NTest = _flag("n_train"), _flag("n_validation"), _flag("n_test")
 Epochs, Seeds = _flag("epochs"), _flag("seed", "--seeds")
 Profile = Annotated[Optional[str], typer.Option(help="embedded, imdb or original", show_default="embedded", metavar="")]
-File = Annotated[Optional[Path], typer.Option("--settings", help="settings file", show_default="./settings.ini if it has our sections", metavar="FILE")]
-Set = Annotated[Optional[list[str]], typer.Option("--set", help="any other setting, as name=value; may be repeated", metavar="NAME=VALUE")]
-Plain = Annotated[bool, typer.Option("--plain", help="the plain recipe (fp32, random padded batches, dropout everywhere) instead of the fast path")]
+File = Annotated[Optional[Path], typer.Option("--settings", help="settings file", metavar="FILE",
+                                              show_default="./settings.ini if it has our sections")]
+Set = Annotated[Optional[list[str]], typer.Option("--set", help="any other setting, as name=value; may be repeated",
+                                                  metavar="NAME=VALUE")]
+Plain = Annotated[bool, typer.Option("--plain", help="the plain recipe (fp32, random padded batches, dropout everywhere) "
+                                                     "instead of the fast path")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted training")]
 def _out_flag(shown: str):
     "The type of --out, with the default that help shows"
@@ -81,8 +86,9 @@ def say(line: str = ""):
 # %% ../nbs/12_cli.ipynb #5cbe85b0
 @app.command(epilog="Example: sentiment compare --methods lora,full --n-train 200 --seeds 0,1,2")
 def compare(
-    profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
-    n_validation: NValidation = None, n_test: NTest = None, max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
+    profile: Profile = None, settings: File = None, model: Model = None, data: Data = None,
+    n_train: NTrain = None, n_validation: NValidation = None, n_test: NTest = None,
+    max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
     methods: Annotated[str, typer.Option(help="methods to run", metavar="")] = ",".join(METHODS),
     plain: Plain = False, set_: Set = None, out: _out_flag("runs/compare-PROFILE") = None):
     "Run several methods on the same rows: table, picture, report and records."
@@ -102,11 +108,13 @@ def compare(
 @app.command(epilog="Example: sentiment train lora --n-train 200 --out runs/my-lora")
 def train(
     method: Annotated[str, typer.Argument(help="probe, lora or full")],
-    profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
-    n_validation: NValidation = None, n_test: NTest = None, max_length: MaxLength = None, epochs: Epochs = None, seed: Seeds = None,
+    profile: Profile = None, settings: File = None, model: Model = None, data: Data = None,
+    n_train: NTrain = None, n_validation: NValidation = None, n_test: NTest = None,
+    max_length: MaxLength = None, epochs: Epochs = None, seed: Seeds = None,
     plain: Plain = False, set_: Set = None, resume: Resume = False, out: _out_flag("runs/METHOD") = None):
     "Train one method and save the model with its record."
-    if method not in METHODS[1:]: raise InputError(f"unknown method {method!r}: choose from {', '.join(METHODS[1:])} (bow only compares)")
+    if method not in METHODS[1:]:
+        raise InputError(f"unknown method {method!r}: choose from {', '.join(METHODS[1:])} (bow only compares)")
     chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs, seed=seed)
     out = check_folder(out or Path("runs")/method)
@@ -114,15 +122,17 @@ def train(
     from sentiment_nbdev.comparison import train_and_save
     test = train_and_save(method, chosen, out, resume).test
     if not test: return                                  # one of several processes, and not the first
-    print(f"{method}: test accuracy {test['accuracy']:.1%} (95 % interval {test['accuracy_low']:.1%} to {test['accuracy_high']:.1%}, n = {test['n']})")
+    interval = f"{test['accuracy_low']:.1%} to {test['accuracy_high']:.1%}"
+    print(f"{method}: test accuracy {test['accuracy']:.1%} (95 % interval {interval}, n = {test['n']})")
     say(f"Saved to {out}")
 
 # %% ../nbs/12_cli.ipynb #c7e892e7
 Saved = Annotated[Path, typer.Argument(metavar="MODEL", help="folder of a saved model or adapter, or hf://owner/name")]
-Base = Annotated[Optional[str], typer.Option("--base", "--model", help="where to take an adapter's encoder from", show_default="the adapter's own", metavar="FOLDER")]
+Base = Annotated[Optional[str], typer.Option("--base", "--model", help="where to take an adapter's encoder from",
+                                             show_default="the adapter's own", metavar="FOLDER")]
 
-RowSet = Annotated[Optional[list[str]], typer.Option("--set", help="any other setting of the rows, as name=value; may be repeated",
-                                                     metavar="NAME=VALUE")]
+RowSet = Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE",
+                                                     help="any other setting of the rows, as name=value; may be repeated")]
 
 @app.command(epilog="Example: sentiment evaluate runs/lora --data my-reviews.csv --n-test 200")
 def evaluate(
@@ -147,8 +157,10 @@ def bench(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
     max_length: MaxLength = None, methods: Annotated[str, typer.Option(help="full, lora or both", metavar="")] = "full,lora",
     measure: Annotated[str, typer.Option(help="variants, profile, parts, growth", metavar="")] = "variants",
-    rounds: _whole_number(1, "times each variant is measured") = 3, steps: _whole_number(1, "training steps per measurement") = 20,
-    shape: Annotated[str, typer.Option(help="bert-base: random weights of that shape", show_default="the encoder's own", metavar="")] = "",
+    rounds: _whole_number(1, "times each variant is measured") = 3,
+    steps: _whole_number(1, "training steps per measurement") = 20,
+    shape: Annotated[str, typer.Option(help="bert-base: random weights of that shape",
+                                       show_default="the encoder's own", metavar="")] = "",
     set_: Set = None, out: _out_flag("runs/bench") = Path("runs/bench")):
     "Measure the fast path beside the plain recipe: tokens per second, padding, memory, share of the peak."
     chosen = chosen_settings(profile, settings, set_, model=model, data=data, n_train=n_train, max_length=max_length)
@@ -174,7 +186,8 @@ def grid(
     return found
 
 # %% ../nbs/12_cli.ipynb #5bfea9ad
-def _planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str], methods: str, points: int, quick: bool, whole_test: bool):
+def _planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str], methods: str, points: int,
+                   quick: bool, whole_test: bool):
     "A study of the course, or a grid of one's own"
     from sentiment_nbdev.comparison import check_methods
     from sentiment_nbdev.study import STUDIES, Study, grid_arms, known_rates, plan_study, quick_settings
@@ -185,8 +198,10 @@ def _planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str
     return Study(name, arms, quick_settings(chosen) if quick else chosen, seeds or (chosen.seed,), base_rates=rates)
 
 # %% ../nbs/12_cli.ipynb #5ece935f
-StudyName = Annotated[str, typer.Argument(help="learning-rate, verdict, targets, labels, truncation, cost, calibration, traps, or a name for --vary")]
-Vary = Annotated[Optional[list[str]], typer.Option(help="a grid of your own; may be repeated; + joins the parts of one value", metavar="NAME=A,B")]
+StudyName = Annotated[str, typer.Argument(help="learning-rate, verdict, targets, labels, truncation, cost, calibration, "
+                                               "traps, or a name for --vary")]
+Vary = Annotated[Optional[list[str]], typer.Option(help="a grid of your own; may be repeated; + joins the parts of one value",
+                                                   metavar="NAME=A,B")]
 GridMethods = Annotated[str, typer.Option(help="methods of a grid of your own", metavar="")]
 Quick = Annotated[bool, typer.Option("--quick", help="a handful of rows and one seed, to see that everything works")]
 List = Annotated[bool, typer.Option("--list", help="print a command per open run and do nothing")]
@@ -198,15 +213,17 @@ Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker"
 @app.command(epilog="Example: sentiment study learning-rate --data my-reviews.csv --max-length 256")
 def study(
     ctx: typer.Context, name: StudyName,
-    profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
-    n_validation: NValidation = None, n_test: NTest = None, max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
+    profile: Profile = None, settings: File = None, model: Model = None, data: Data = None,
+    n_train: NTrain = None, n_validation: NValidation = None, n_test: NTest = None,
+    max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
     plain: Plain = False, set_: Set = None, vary: Vary = None, methods: GridMethods = "lora,full",
     points: _whole_number(1, "learning rates per method") = 5, quick: Quick = False, list_: List = False, run: Only = None,
     threads: Threads = None, retry: Retry = False, out: _out_flag("results/NAME") = None):
     "Work on a grid of runs, alone or beside others; what is done stays done."
     named = [parse_value("seed", seed) for seed in seed_list(seeds) if seed]
-    chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train, n_validation=n_validation,
-                             n_test=n_test, max_length=max_length, epochs=epochs, seed=str(named[0]) if named else None)
+    chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
+                             n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs,
+                             seed=str(named[0]) if named else None)
     quiet_libraries(terminal=False)
     import torch
     from sentiment_nbdev.reports import report_study
@@ -223,7 +240,8 @@ def study(
 # %% ../nbs/12_cli.ipynb #b4eb1dc1
 @app.command(epilog="Example: sentiment report results/verdict")
 def report(
-    folders: Annotated[Optional[list[Path]], typer.Argument(metavar="FOLDER", help="studies or comparisons", show_default="all under results")] = None,
+    folders: Annotated[Optional[list[Path]], typer.Argument(metavar="FOLDER", help="studies or comparisons",
+                                                            show_default="all under results")] = None,
     add: Annotated[Optional[Path], typer.Option(help="take this record of a run into the tables", metavar="FILE")] = None,
     out: Annotated[Path, typer.Option("--results", help="folder of all results", metavar="FOLDER")] = Path("results")):
     "Make tables, pictures and the index of numbers again from the records; no training."
@@ -239,11 +257,14 @@ def _texts(texts: list[str], source: str | None) -> list[str]:
     from sentiment_nbdev.prediction import check_texts
     if source != "-" and texts != ["-"]: return check_texts(texts)
     try: return [line.rstrip("\n") for line in sys.stdin] or check_texts([])
-    except UnicodeDecodeError: raise InputError("standard input is not UTF-8: convert it, or use --input FILE") from None
+    except UnicodeDecodeError:
+        raise InputError("standard input is not UTF-8: convert it, or use --input FILE") from None
 
 def _print_rows(rows, column: str):
     "One line per row: label, probability and text, separated by tabs"
-    for row in rows: print(row["predicted"] or f"error: {row['error']}", f"{row['probability']:.3f}", " ".join(str(row[column]).split()), sep="\t")
+    for row in rows:
+        answer, text = row["predicted"] or f"error: {row['error']}", " ".join(str(row[column]).split())
+        print(answer, f"{row['probability']:.3f}", text, sep="\t")
 
 # %% ../nbs/12_cli.ipynb #1c87d333
 TextColumn = Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].metadata["help"], metavar="",
@@ -252,8 +273,10 @@ TextColumn = Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].me
 @app.command(epilog="Example: sentiment predict runs/lora 'a lovely, lovely film'")
 def predict(
     folder: Saved,
-    texts: Annotated[Optional[list[str]], typer.Argument(metavar="TEXT", help="texts to label; - reads lines from standard input")] = None,
-    source: Annotated[Optional[str], typer.Option("--input", help="csv, jsonl, parquet or txt file, or -", metavar="FILE")] = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(metavar="TEXT",
+                                                         help="texts to label; - reads lines from standard input")] = None,
+    source: Annotated[Optional[str], typer.Option("--input", metavar="FILE",
+                                                  help="csv, jsonl, parquet or txt file, or -")] = None,
     output: Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE")] = None,
     text_column: TextColumn = None, base: Base = None):
     "Label texts: given as arguments, in a file, or line by line on standard input."
@@ -266,7 +289,8 @@ def predict(
         else: rows = label_texts(classifier, _texts(texts or [], source))
         if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output)}")
         else: _print_rows(rows, find_text_column(classifier, rows, text_column))
-        if faulty := sum(map(bool, rows["error"])): say(f"warning: {faulty} of {len(rows)} rows have no label, see error")
+        if faulty := sum(map(bool, rows["error"])):
+            say(f"warning: {faulty} of {len(rows)} rows have no label, see error")
 
 # %% ../nbs/12_cli.ipynb #60dd5d42
 @app.command(epilog="Example: sentiment merge runs/lora --out runs/merged")
@@ -310,9 +334,11 @@ def check_launch(
     "Only `train` can be shared by processes, and only when they are really there"
     several = int(os.environ.get("WORLD_SIZE", 1)) > 1
     if several and arguments[:1] != ["train"]:
-        raise InputError(f"{' '.join(arguments[:1])} runs in one process: start it without torchrun (a study shares its runs by itself)")
+        raise InputError(f"{' '.join(arguments[:1])} runs in one process: "
+                         "start it without torchrun (a study shares its runs by itself)")
     if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ:
-        raise InputError("accelerate launch --cpu starts one process, whatever --num_processes says: use torchrun --nproc-per-node N -m sentiment_nbdev")
+        raise InputError("accelerate launch --cpu starts one process, whatever --num_processes says: "
+                         "use torchrun --nproc-per-node N -m sentiment_nbdev")
 
 def _plain_words(error: Exception) -> str:
     "What a person can do about an error of the machine; empty for an error of ours"
@@ -322,7 +348,8 @@ def _plain_words(error: Exception) -> str:
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         return "error: out of memory: lower batch_size, eval_batch_size or max_length, for example --set batch_size=4"
     lost = "WORLD_SIZE" in os.environ and any(word in text for word in ("peer", "gloo", "NCCL", "TCPStore"))
-    return "error: another process of this run has ended (its message is above): start all of them again with --resume" if lost else ""
+    told = "error: another process of this run has ended (its message is above): start all of them again with --resume"
+    return told if lost else ""
 
 # %% ../nbs/12_cli.ipynb #c83caba6
 def _warn(message, category, *_, **__):

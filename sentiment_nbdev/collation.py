@@ -42,7 +42,8 @@ def padding_waste(
 ) -> float:                   # Tokens computed / real tokens; 1.0 is no waste
     "How many tokens the machine computes for each real one"
     real = [[int(lengths[i]) for i in batch] for batch in batches if len(batch)]
-    if not (total := sum(map(sum, real))): raise InputError("no tokens in these batches: give at least one row that has some")
+    if not (total := sum(map(sum, real))):
+        raise InputError("no tokens in these batches: give at least one row that has some")
     if width is not None and width < (longest := max(map(max, real))):
         raise InputError(f"width is {width}, but the longest row has {longest} tokens: pad to {longest} or more")
     return sum(len(batch) * (width or max(batch)) for batch in real) / total
@@ -56,7 +57,8 @@ def length_grouped_order(
     mega: int = 50,  # Batches that are sorted together; 1 leaves the order random
 ) -> list[int]:      # The N row numbers; cut them with `batches_of`
     "A random order in which the rows of a batch have similar lengths"
-    if min(batch_size, mega) < 1: raise InputError(f"batch_size is {batch_size}, mega is {mega}: both must be 1 or more")
+    if min(batch_size, mega) < 1:
+        raise InputError(f"batch_size is {batch_size}, mega is {mega}: both must be 1 or more")
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths)).tolist()
     full = len(order) // batch_size * batch_size

@@ -24,7 +24,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from .settings import METHODS, InputError, Settings, check_folder, choose_device, write_atomically
 from .data import load_reviews
 from .tokenization import load_tokenizer, tokenize_reviews
-from .models import ParameterCount, load_encoder, plot_trainable, public_settings, save_classifier, weight_bytes, weights_sha256
+from .models import (ParameterCount, load_encoder, plot_trainable, public_settings, save_classifier,
+                                    weight_bytes, weights_sha256)
 from .metrics import calibrate, paired_difference, score_logits, verdict, wilson_interval
 from .training import (STYLE, PeakMemory, RunRecord, describe_environment, describe_rows, fine_tune, fit_logistic,
                                       fit_probe, open_test, plot_losses, read_record, write_record)
@@ -51,7 +52,8 @@ def fit_tfidf(
 ) -> TfidfVectorizer:
     "Weights of words and word pairs, counted on the training texts"
     try: return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(texts)
-    except ValueError: raise InputError("the training texts hold no word of two or more letters: leave out bow with --methods") from None
+    except ValueError:
+        raise InputError("the training texts hold no word of two or more letters: leave out bow with --methods") from None
 
 # %% ../nbs/10_comparison.ipynb #3b5de40a
 def run_bow(
@@ -70,7 +72,8 @@ def run_bow(
     correct = "".join("1" if right else "0" for right in fit.predict(features["test"]) == labels["test"])
     described = {name: describe_rows(split, len(settings.labels)) for name, split in rows.tokens.items()}
     cost = dict(seconds=seconds, peak_memory_bytes=peak.bytes, memory_of="process")
-    return RunRecord("bow", None, public_settings(settings), dict(trainable=size, total=size, fraction=1.0), rows=described, **scores,
+    return RunRecord("bow", None, public_settings(settings), dict(trainable=size, total=size, fraction=1.0),
+                     rows=described, **scores,
                      correct=correct, cost=cost, environment=describe_environment(settings))
 
 # %% ../nbs/10_comparison.ipynb #3a4a774b
@@ -85,7 +88,8 @@ def train_method(
     sha256 = weights_sha256(model)
     if method == "probe": return model, fit_probe(model, rows.tokens, rows.tokenizer, settings), sha256
     if method == "lora": model = add_lora(model, settings)
-    if checkpoints: return model, train_safely(model, rows.tokens, rows.tokenizer, settings, method, checkpoints), sha256
+    if checkpoints:
+        return model, train_safely(model, rows.tokens, rows.tokenizer, settings, method, checkpoints), sha256
     return model, fine_tune(model, rows.tokens, rows.tokenizer, settings, method), sha256
 
 # %% ../nbs/10_comparison.ipynb #895136d1
@@ -213,15 +217,17 @@ def summarise(
                 accuracy_low=low, accuracy_high=high, accuracy_min=min(accuracies), accuracy_max=max(accuracies),
                 **{name: mean("test", name) for name in ("f1", "mcc", "nll", "ece")}, **first.parameters,
                 **{name: mean("cost", name) for name in ("seconds", "seconds_per_epoch", "tokens_per_second")},
-                peak_memory_bytes=max(r.cost["peak_memory_bytes"] for r in records), artefact_bytes=first.cost.get("artefact_bytes"))
+                peak_memory_bytes=max(r.cost["peak_memory_bytes"] for r in records),
+                artefact_bytes=first.cost.get("artefact_bytes"))
 
 # %% ../nbs/10_comparison.ipynb #9482f7c7
 def _cells(row: dict) -> dict:
     "One line of the table as a person reads it"
     def show(name, pattern, scale=1): return "-" if row.get(name) is None else pattern.format(row[name] * scale)
-    seeds = f"{100 * row['accuracy_min']:.1f} to {100 * row['accuracy_max']:.1f} ({row['seeds']})" if row["seeds"] > 1 else "1 run"
+    def span(low, high): return f"{100 * row[low]:.1f} to {100 * row[high]:.1f}"
+    seeds = f"{span('accuracy_min', 'accuracy_max')} ({row['seeds']})" if row["seeds"] > 1 else "1 run"
     return {"method": row["method"], "accuracy %": show("accuracy", "{:.1f}", 100),
-            "95 % interval": f"{100 * row['accuracy_low']:.1f} to {100 * row['accuracy_high']:.1f}", "seeds": seeds,
+            "95 % interval": span("accuracy_low", "accuracy_high"), "seeds": seeds,
             "F1 %": show("f1", "{:.1f}", 100), "lr": show("lr", "{:g}"), "trainable": f"{row['trainable']:,}",
             "of all": show("fraction", "{:.3g} %", 100), "s/epoch": show("seconds_per_epoch", "{:.1f}"),
             "peak MB": show("peak_memory_bytes", "{:,.0f}", 1e-6), "saved MB": show("artefact_bytes", "{:.2f}", 1e-6)}
@@ -248,7 +254,8 @@ def read_results(
 ) -> dict:              # methods (lines of the table), verdicts, notes
     "The numbers of a finished comparison"
     try: return json.loads((Path(folder)/"results.json").read_text())
-    except (OSError, ValueError) as e: raise InputError(f"{folder} holds no results of a comparison ({e}): run `sentiment compare`") from None
+    except (OSError, ValueError) as e:
+        raise InputError(f"{folder} holds no results of a comparison ({e}): run `sentiment compare`") from None
 
 def results_summary(
     folder: str | Path, # Written by `write_results`
@@ -285,10 +292,13 @@ def plot_accuracy(
     for y, row in enumerate(summaries):
         middle, low, high = (100 * row[name] for name in ("accuracy", "accuracy_low", "accuracy_high"))
         color, _, marker = STYLE[row["method"]]
-        ax.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt=marker, color=color, mec="black", ecolor="black", capsize=4)
-        if row["seeds"] > 1: ax.plot([100 * row["accuracy_min"], 100 * row["accuracy_max"]], [y - 0.2] * 2, "|-", color="black", ms=6, lw=1)
+        ax.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt=marker, color=color, mec="black",
+                    ecolor="black", capsize=4)
+        if row["seeds"] > 1:
+            ax.plot([100 * row["accuracy_min"], 100 * row["accuracy_max"]], [y - 0.2] * 2, "|-", color="black", ms=6, lw=1)
         ax.annotate(f"{middle:.1f}", (middle, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
-    ax.set(yticks=range(len(summaries)), yticklabels=[row.get("name", row["method"]) for row in summaries], ylim=(-0.6, len(summaries) - 0.4),
+    ax.set(yticks=range(len(summaries)), yticklabels=[row.get("name", row["method"]) for row in summaries],
+           ylim=(-0.6, len(summaries) - 0.4),
            xlabel=f"test accuracy, % (n = {summaries[0]['n']:,}, 95 % interval)")
     ax.spines[["top", "right"]].set_visible(False)
     return ax
@@ -310,6 +320,14 @@ def plot_comparison(
     else: axes[2].set_axis_off()
     return figure
 
+# %% ../nbs/10_comparison.ipynb #70657ba0
+def _edge(record: RunRecord) -> str:
+    "A sentence when the chosen learning rate is the lowest or highest of several tried"
+    rates = [tried["lr"] for tried in record.tried]
+    if len(rates) < 3 or record.lr not in (min(rates), max(rates)): return ""
+    end = "lowest" if record.lr == min(rates) else "highest"
+    return f"{record.method}: the chosen learning rate {record.lr:g} is the {end} that was tried, so the best one may lie beyond."
+
 # %% ../nbs/10_comparison.ipynb #1fa3834a
 def _notes(records: list) -> list[str]:
     "What a reader must know before believing the table"
@@ -319,19 +337,17 @@ def _notes(records: list) -> list[str]:
     sizes = ", ".join(f"{rows[name]['n']:,} {name}" for name in ("train", "validation", "test"))
     notes = [f"Encoder: {s['model'] or 'a local folder'}, {s['max_length']} tokens, cut on the {s['truncation_side']}.",
              f"Data: {s['data']}; {sizes} rows; {rows['test']['share_last']:.1%} of the test rows are {s['labels'][-1]}.",
-             f"LoRA and full fine-tuning: learning rates tried: {tries} each, {s['epochs']} epochs; rate and epoch chosen on the validation rows. "
+             f"LoRA and full fine-tuning: learning rates tried: {tries} each, {s['epochs']} epochs; "
+             "rate and epoch chosen on the validation rows. "
              "Bag of words and probe: five penalties, chosen there, too.",
-             f"Machine: {env['hardware']}, {env['threads']} threads, {env['device']}, {env['precision']}. Memory is that of the whole process on a CPU."]
-    if load > 1.2 * env["cores"]: notes.append(f"Other programs ran at the same time (load {load:.1f} on {env['cores']} cores), so the seconds are too high.")
-    if s["data"] == "corpus": notes.append("The corpus is synthetic, so these accuracies say nothing about real reviews.")
+             f"Machine: {env['hardware']}, {env['threads']} threads, {env['device']}, {env['precision']}. "
+             "Memory is that of the whole process on a CPU."]
+    if load > 1.2 * env["cores"]:
+        notes.append(f"Other programs ran at the same time (load {load:.1f} on {env['cores']} cores), "
+                     "so the seconds are too high.")
+    if s["data"] == "corpus":
+        notes.append("The corpus is synthetic, so these accuracies say nothing about real reviews.")
     return notes + [_edge(r) for r in records if _edge(r)]
-
-def _edge(record: RunRecord) -> str:
-    "A sentence when the chosen learning rate is the lowest or highest of several tried"
-    rates = [tried["lr"] for tried in record.tried]
-    if len(rates) < 3 or record.lr not in (min(rates), max(rates)): return ""
-    end = "lowest" if record.lr == min(rates) else "highest"
-    return f"{record.method}: the chosen learning rate {record.lr:g} is the {end} that was tried, so the best one may lie beyond."
 
 # %% ../nbs/10_comparison.ipynb #db486d42
 def make_report(
@@ -340,9 +356,10 @@ def make_report(
     verdicts: list[dict],  # From `paired_verdicts`
 ) -> str:                  # Markdown
     "The comparison as a page"
-    sentences = [v["sentence"] for v in verdicts] or ["LoRA and full fine-tuning were not both run, so there is nothing to compare."]
+    alone = "LoRA and full fine-tuning were not both run, so there is nothing to compare."
     parts = ["# Comparison", markdown_table([_cells(row) for row in summaries]), "## LoRA against full fine-tuning",
-             "\n".join(f"- {s}" for s in sentences), "![Accuracy, loss and trainable parameters](comparison.png)", "## How it was measured",
+             "\n".join(f"- {line}" for line in [v["sentence"] for v in verdicts] or [alone]),
+             "![Accuracy, loss and trainable parameters](comparison.png)", "## How it was measured",
              "\n".join(f"- {note}" for note in _notes(records))]
     return "\n\n".join(parts) + "\n"
 
@@ -354,7 +371,8 @@ def write_results(
     "Write the records and, from them, table.csv, comparison.png, results.json and report.md"
     out = Path(out)
     records = [read_record(write_record(r, record_path(r, out))) for r in records]
-    for old in {*(out/"records").glob("*.json")} - {record_path(r, out) for r in records}: old.unlink()   # of an earlier comparison
+    for old in {*(out/"records").glob("*.json")} - {record_path(r, out) for r in records}:
+        old.unlink()   # of an earlier comparison
     by_method = {method: [r for r in records if r.method == method] for method in METHODS}
     summaries = [summarise(runs) for runs in by_method.values() if runs]
     verdicts = paired_verdicts(records)

@@ -35,7 +35,8 @@ def label_lookup(
 ) -> dict[str, int]:         # How a label may be written (lower case) -> class number
     "Every accepted spelling of a label, and its number"
     names = {name.strip().casefold(): number for number, name in enumerate(labels)}
-    if len(names) < len(labels): raise InputError(f"labels is {','.join(labels)}: two names differ only by case, rename one")
+    if len(names) < len(labels):
+        raise InputError(f"labels is {','.join(labels)}: two names differ only by case, rename one")
     numbers = {} if any(name.isdigit() for name in names) else {str(i): i for i in range(len(labels))}
     return numbers | names
 
@@ -76,7 +77,8 @@ def _options(path: Path) -> dict:
 def _load_fresh(*what, cache: str | None = None, **options) -> Dataset | DatasetDict:
     "`load_dataset` of local files: into memory, without a copy that outlives the call, or into the folder `cache`"
     if cache: return load_dataset(*what, cache_dir=cache, **options)
-    with tempfile.TemporaryDirectory() as folder: return load_dataset(*what, cache_dir=folder, keep_in_memory=True, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        return load_dataset(*what, cache_dir=folder, keep_in_memory=True, **options)
 
 # %% ../nbs/02_data.ipynb #ac6dac78
 def read_rows(
@@ -99,7 +101,8 @@ def read_folder(
     "The splits of a folder, told apart by the names of its files"
     files = [path for path in sorted(Path(folder).rglob("*")) if path.suffix.lower() in (".csv", ".jsonl", ".parquet")]
     kinds = sorted({path.suffix.lower() for path in files})
-    if len(kinds) != 1: raise InputError(f"{folder} holds {' and '.join(kinds) or 'no csv, jsonl or parquet'} files: give a folder with one kind")
+    if len(kinds) != 1:
+        raise InputError(f"{folder} holds {' and '.join(kinds) or 'no csv, jsonl or parquet'} files: give a folder with one kind")
     with _reading(f"the folder {folder}", "repair its files (UTF-8 text, the same columns in every row)"):
         options = [_options(path) for path in files][0]
         return dict(_load_fresh(str(folder), **options))
@@ -156,7 +159,8 @@ def check_hub(
     "One short question to the hub; anything but a yes is an `InputError` that names the remedies"
     if hub_cached(name, kind, revision): return
     why = _ask_hub(name, kind, revision or None, seconds)
-    if why: raise InputError(f"the hub does not give us the {kind} {name!r} ({why}): check name and network, {REMEDIES[kind]}")
+    if why:
+        raise InputError(f"the hub does not give us the {kind} {name!r} ({why}): check name and network, {REMEDIES[kind]}")
 
 # %% ../nbs/02_data.ipynb #03527ad4
 def _read_hub(
@@ -169,7 +173,8 @@ def _read_hub(
         copy = hub_cached(name, "dataset", revision)
         if not copy: return dict(load_dataset(name, revision=revision or None))
         config, version, commit = copy.parts[-3:]
-        return dict(Cache(repo_id=name, dataset_name=name.split("/")[-1], config_name=config, version=version, hash=commit).as_dataset())
+        cache = Cache(repo_id=name, dataset_name=name.split("/")[-1], config_name=config, version=version, hash=commit)
+        return dict(cache.as_dataset())
 
 # %% ../nbs/02_data.ipynb #e0982a1d
 SPLITS = ("train", "validation", "test")
@@ -186,7 +191,8 @@ def read_source(
     if name == "corpus": return {split: _corpus(split) for split in SPLITS}
     if path.is_file(): return {path.name: read_rows(path)}
     if path.is_dir(): return read_folder(path)
-    if looks_like_path(name): raise InputError(f"no file or folder {name}: check --data, or use the bundled corpus (--data corpus)")
+    if looks_like_path(name):
+        raise InputError(f"no file or folder {name}: check --data, or use the bundled corpus (--data corpus)")
     return _read_hub(name, settings.data_revision)
 
 # %% ../nbs/02_data.ipynb #e5b2699d
@@ -204,7 +210,8 @@ def _enough(rows: Dataset, name: str, wants: dict[str, int]):
 
 def _homes(names: set[str]) -> dict[str, str]:
     "Which part of a source each split is taken from"
-    if len(names) == 1 and not names & {"test", "validation"}: return dict.fromkeys(("test", "train", "validation"), *names)
+    if len(names) == 1 and not names & {"test", "validation"}:
+        return dict.fromkeys(("test", "train", "validation"), *names)
     return dict(test="test", train="train", validation="validation" if "validation" in names else "train")
 
 # %% ../nbs/02_data.ipynb #36a38888
@@ -217,7 +224,9 @@ def plan_rows(
     home = {split: part for split, part in _homes(set(source)).items() if split in splits}
     plan: dict = {split: None for split in SPLITS if split in splits}
     for part in dict.fromkeys(home.values()):
-        if part not in source: raise InputError(f"{settings.data} has no {part} split (it has: {', '.join(source)}): name a file {part}, or give one file")
+        if part not in source:
+            raise InputError(f"{settings.data} has no {part} split (it has: {', '.join(source)}): "
+                             f"name a file {part}, or give one file")
         wants = {split: getattr(settings, f"n_{split}") for split in home if home[split] == part}
         _enough(source[part], part, wants)
         order = iter(_order(len(source[part]), settings.sample_seed))
@@ -254,7 +263,8 @@ def _fault(text, number: int | None, given, labels: tuple[str, ...]) -> str:
     "What is wrong with a row and what to do; an empty string when nothing is"
     if not isinstance(text, str): return f"the text is {text!r}, not a string: write a text or remove the row"
     if not text.strip(): return "the text is empty: write a text or remove the row"
-    if number is None: return f"label {given!r} is not one of {', '.join(labels)}: correct the row, or name all classes in labels"
+    if number is None:
+        return f"label {given!r} is not one of {', '.join(labels)}: correct the row, or name all classes in labels"
     return ""
 
 # %% ../nbs/02_data.ipynb #4a599e05
@@ -267,11 +277,13 @@ def check_rows(
     "Two clean columns, or an `InputError` about the first bad row"
     columns = dict(text_column=settings.text_column, label_column=settings.label_column)
     for key, column in columns.items():
-        if column not in rows.column_names: raise InputError(f"{part} has no column {column!r}: set {key} to one of {', '.join(rows.column_names)}")
+        if column not in rows.column_names:
+            raise InputError(f"{part} has no column {column!r}: set {key} to one of {', '.join(rows.column_names)}")
     texts, given = rows[settings.text_column][:], label_values(rows, settings.label_column, settings.labels)
     numbers = label_numbers(given, settings.labels)
     for place, text, number, label in zip(places, texts, numbers, given):
-        if fault := _fault(text, number, label, settings.labels): raise InputError(f"row {place} of {part}: {fault} (rows count from 0)")
+        if fault := _fault(text, number, label, settings.labels):
+            raise InputError(f"row {place} of {part}: {fault} (rows count from 0)")
     features = Features(text=Value("string"), label=ClassLabel(names=list(settings.labels)))
     return Dataset.from_dict(dict(text=texts, label=numbers), features=features)
 
@@ -286,7 +298,9 @@ def count_leaks(
 def _need_all_classes(splits: DatasetDict, labels: tuple):
     "Raise an `InputError` when the training rows lack a class: nothing could learn it"
     missing = sorted(set(range(len(labels))) - set(splits["train"]["label"])) if "train" in splits else []
-    if missing: raise InputError(f"the training rows have no {', '.join(labels[i] for i in missing)}: raise --n-train, or correct the labels")
+    if missing:
+        names = ", ".join(labels[i] for i in missing)
+        raise InputError(f"the training rows have no {names}: raise --n-train, or correct the labels")
 
 # %% ../nbs/02_data.ipynb #6586b4d3
 def load_reviews(
@@ -299,5 +313,7 @@ def load_reviews(
                           for split, (part, places) in plan_rows(source, settings, splits).items()})
     _need_all_classes(found, settings.labels)
     leaks = count_leaks(found) if len(found) == 3 else 0
-    if leaks: warnings.warn(f"{leaks} of {len(found['test'])} test texts are also in train or validation: remove them, they flatter the accuracy", stacklevel=2)
+    if leaks:
+        warnings.warn(f"{leaks} of {len(found['test'])} test texts are also in train or validation: "
+                      "remove them, they flatter the accuracy", stacklevel=2)
     return found

@@ -16,9 +16,11 @@ from .settings import InputError
 def _table(name: str, correct) -> np.ndarray:
     "(S, N) numbers 0 or 1, or an `InputError`"
     lengths = {len(row) for row in correct}
-    if len(lengths) != 1 or 0 in lengths: raise InputError(f"{name} has rows of {sorted(lengths)} tests: give the same test rows for every seed")
+    if len(lengths) != 1 or 0 in lengths:
+        raise InputError(f"{name} has rows of {sorted(lengths)} tests: give the same test rows for every seed")
     table = np.array([[float(right) for right in row] for row in correct])
-    if not np.isin(table, (0, 1)).all(): raise InputError(f"{name} must hold 0 (wrong) and 1 (right) only: compare predictions with labels first")
+    if not np.isin(table, (0, 1)).all():
+        raise InputError(f"{name} must hold 0 (wrong) and 1 (right) only: compare predictions with labels first")
     return table
 
 # %% ../nbs/06b_evidence.ipynb #dbf2f08a
@@ -50,6 +52,19 @@ def mcnemar_p(
     "McNemar's exact test: were these rows shared out by a fair coin?"
     return float(binomtest(only_b, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
+# %% ../nbs/06b_evidence.ipynb #34611f6e
+def _margin(errors, mean: float, n: int, seeds: int, level: float) -> tuple | None:
+    "Half the interval over rows and seeds, and the p-value; None when no row differs from the others"
+    error, df = combine_errors(*errors, n, seeds)
+    return (error * float(student.ppf((1 + level) / 2, df)), float(2 * student.sf(abs(mean) / error, df))) if error else None
+
+def _row_interval(d, level: float) -> tuple:
+    "Bootstrap over the rows alone"
+    if np.ptp(d) == 0: return float(d[0]), float(d[0])
+    found = bootstrap((d,), np.mean, n_resamples=2000, confidence_level=level, method="percentile",
+                      batch=max(1, 10**7 // len(d)), rng=np.random.default_rng(0)).confidence_interval
+    return float(found.low), float(found.high)
+
 # %% ../nbs/06b_evidence.ipynb #0f48d2e3
 def method_difference(
     correct_a,           # (S, N) 0 or 1 per seed and test row: method A; strings of 0 and 1 will do
@@ -58,24 +73,18 @@ def method_difference(
 ) -> dict:               # difference (b - a) with low, high (rows and seeds) and low_rows, high_rows; shares of 1
     "How much more often method B is right than A, when rows and seeds could have been others; p is that of the first interval"
     a, b = _table("correct_a", correct_a), _table("correct_b", correct_b)
-    if a.shape != b.shape: raise InputError(f"A has {a.shape} seeds and rows, B {b.shape}: give the same seeds and test rows")
+    if a.shape != b.shape:
+        raise InputError(f"A has {a.shape} seeds and rows, B {b.shape}: give the same seeds and test rows")
     d, (seeds, n) = b - a, a.shape
     errors, mean = standard_errors(d), float(d.mean())
-    error, df = combine_errors(*errors, n, seeds)
     single = [mcnemar_p(int((row > 0).sum()), int((row < 0).sum())) for row in d]
-    if error: margin, p = error * float(student.ppf((1 + level) / 2, df)), float(2 * student.sf(abs(mean) / error, df))
-    else: margin, p = (1 - (1 - level) ** (1 / n)) * (1 + abs(mean)), single[0]         # rule of three, when all rows are alike
-    low, high = _row_interval(d.mean(axis=0), level) if error else (mean - margin, mean + margin)
-    ends = (max(-1.0, mean - margin), min(1.0, mean + margin), max(-1.0, low), min(1.0, high))
-    return dict(difference=mean, **dict(zip(("low", "high", "low_rows", "high_rows"), ends)), level=level, errors=errors, per_seed=d.mean(axis=1).tolist(),
-                n=n, seeds=seeds, p=p, disagree=float(abs(d).mean()), mcnemar_per_seed=single) | (dict(mcnemar_p=single[0]) if seeds == 1 else {})
-
-def _row_interval(d, level: float) -> tuple:
-    "Bootstrap over the rows alone"
-    if np.ptp(d) == 0: return float(d[0]), float(d[0])
-    found = bootstrap((d,), np.mean, n_resamples=2000, confidence_level=level, method="percentile", batch=max(1, 10**7 // len(d)),
-                      rng=np.random.default_rng(0)).confidence_interval
-    return float(found.low), float(found.high)
+    usual = _margin(errors, mean, n, seeds, level)
+    margin, p = usual or ((1 - (1 - level) ** (1 / n)) * (1 + abs(mean)), single[0])   # rule of three, when all rows are alike
+    low, high = _row_interval(d.mean(axis=0), level) if usual else (mean - margin, mean + margin)
+    ends = dict(low=mean - margin, high=mean + margin, low_rows=low, high_rows=high)
+    found = dict(difference=mean, **{name: min(1.0, max(-1.0, end)) for name, end in ends.items()}, level=level, errors=errors,
+                 per_seed=d.mean(axis=1).tolist(), n=n, seeds=seeds, p=p, disagree=float(abs(d).mean()), mcnemar_per_seed=single)
+    return found | (dict(mcnemar_p=single[0]) if seeds == 1 else {})
 
 # %% ../nbs/06b_evidence.ipynb #0144d547
 def holm(
@@ -93,6 +102,7 @@ def rows_needed(
     power: float = 0.8,       # The chance to see it
 ) -> int:                     # Test rows
     "Paired test rows it takes to see a difference"
-    if not 0 < difference <= disagree <= 1: raise InputError(f"difference {difference} and disagree {disagree}: it must hold that 0 < difference <= disagree <= 1")
+    if not 0 < difference <= disagree <= 1:
+        raise InputError(f"difference {difference} and disagree {disagree}: it must hold that 0 < difference <= disagree <= 1")
     z_level, z_power = norm.ppf((1 + level) / 2), norm.ppf(power)
     return int(np.ceil((z_level * disagree**0.5 + z_power * (disagree - difference**2)**0.5)**2 / difference**2))

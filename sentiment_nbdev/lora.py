@@ -66,7 +66,8 @@ def check_trains(
     head = {name for name in trained if "modules_to_save" in name}
     if not lora: raise InputError("no LoRA parameter would be trained: check lora_targets and lora_r")
     if not head: raise InputError("the classification head would stay random: use task_type SEQ_CLS")
-    if trained - lora - head: raise InputError(f"{len(trained - lora - head)} parameters of the encoder are not frozen: add LoRA to a fresh encoder")
+    if trained - lora - head:
+        raise InputError(f"{len(trained - lora - head)} parameters of the encoder are not frozen: add LoRA to a fresh encoder")
     return model
 
 # %% ../nbs/08_lora.ipynb #00e17763
@@ -77,7 +78,8 @@ def check_targets(
     "Raise an `InputError` unless the encoder has every layer named in `lora_targets`"
     names = {name.split(".")[-1] for name, layer in model.base_model.named_modules() if isinstance(layer, nn.Linear)}
     if missing := [name for name in settings.lora_targets if name not in names]:
-        raise InputError(f"lora_targets: no linear layer is called {', '.join(missing)}; this encoder has {', '.join(sorted(names))}")
+        raise InputError(f"lora_targets: no linear layer is called {', '.join(missing)}; "
+                         f"this encoder has {', '.join(sorted(names))}")
     if not settings.lora_targets: raise InputError(f"lora_targets is empty: choose from {', '.join(sorted(names))}")
 
 # %% ../nbs/08_lora.ipynb #36759459
@@ -119,7 +121,8 @@ def card_settings(
     told = {name: tuple(value) if isinstance(value, list) else value for name, value in card.get("settings", {}).items()}
     told |= dict(model=told.get("model") or "", revision=told.get("revision") or "")
     try: return Settings(**told)
-    except TypeError as e: raise InputError(f"{folder}/sentiment.json is from another version of this package: {e}") from None
+    except TypeError as e:
+        raise InputError(f"{folder}/sentiment.json is from another version of this package: {e}") from None
 
 # %% ../nbs/08_lora.ipynb #35612c3f
 def _load_base(
@@ -127,13 +130,15 @@ def _load_base(
     base: str | None = None,  # Another place to take the encoder from; None takes the card's
 ) -> tuple:                   # (encoder with a fresh head, settings)
     "The encoder an adapter was trained on, checked by its fingerprint"
-    if not read_card(folder): raise InputError(f"{folder} has no sentiment.json, so its encoder is unknown: use an adapter saved by this package")
+    if not read_card(folder):
+        raise InputError(f"{folder} has no sentiment.json, so its encoder is unknown: use an adapter saved by this package")
     settings = card_settings(folder)
     if base: settings = change_settings(settings, model=str(base))
     if not settings.model: raise InputError(f"{folder} was trained on a local encoder: name its folder with --base")
     model = load_encoder(settings)
     if weights_sha256(model) != read_card(folder).get("base_sha256"):
-        raise InputError(f"{settings.model} is not the encoder that {folder} was trained on (its weights differ): name the right one with --base")
+        raise InputError(f"{settings.model} is not the encoder that {folder} was trained on (its weights differ): "
+                         "name the right one with --base")
     return model, settings
 
 # %% ../nbs/08_lora.ipynb #52a5ed17

@@ -45,17 +45,20 @@ def label_scores(
     mcc = matthews_corrcoef(references, predictions) if len(seen) > 1 else 0.0
     return dict(accuracy=float(accuracy_score(references, predictions)), f1=float(f1), mcc=float(mcc))
 
-# %% ../nbs/06_metrics.ipynb #b3d43107
+# %% ../nbs/06_metrics.ipynb #7c894c46
 def _whole_numbers(name: str, column):
     "Raise an `InputError` unless `column` is (N,) whole numbers, N > 0"
     if not np.size(column): raise InputError(f"{name} is empty: give at least one row")
     kind = np.asarray(column)
     if kind.ndim != 1 or kind.dtype.kind not in "iu":
-        raise InputError(f"{name} must be a list of class numbers, not {kind.dtype} of shape {kind.shape}: take the argmax of logits or probabilities first")
+        raise InputError(f"{name} must be a list of class numbers, not {kind.dtype} of shape {kind.shape}: "
+                         "take the argmax of logits or probabilities first")
 
+# %% ../nbs/06_metrics.ipynb #b3d43107
 class SentimentMetric(evaluate.Metric):
     "Accuracy, F1 and MCC as an `evaluate.Metric` that needs no hub"
-    def __init__(self, *args, keep_in_memory=True, **kwargs): super().__init__(*args, keep_in_memory=keep_in_memory, **kwargs)
+    def __init__(self, *args, keep_in_memory=True, **kwargs):
+        super().__init__(*args, keep_in_memory=keep_in_memory, **kwargs)
 
     def _info(self):
         columns = datasets.Features(predictions=datasets.Value("int64"), references=datasets.Value("int64"))
@@ -67,7 +70,8 @@ class SentimentMetric(evaluate.Metric):
         "Add (N,) class numbers and (N,) true ones; anything but whole numbers is refused"
         for name, column in dict(predictions=predictions, references=references).items():
             _whole_numbers(name, column)
-        if len(predictions) != len(references): raise InputError(f"{len(predictions)} predictions but {len(references)} references: give one per row")
+        if len(predictions) != len(references):
+            raise InputError(f"{len(predictions)} predictions but {len(references)} references: give one per row")
         super().add_batch(predictions=predictions, references=references, **kwargs)
 
     def add(self, *, prediction=None, reference=None, **kwargs):
@@ -81,11 +85,14 @@ def _scored_rows(
 ):          # Both as arrays; an `InputError` when they don't fit
     "Check that scores are finite numbers and that each row has a label among the C classes"
     scores, labels = np.asarray(scores, float), np.asarray(labels)
-    if scores.ndim != 2 or scores.shape[1] < 2: raise InputError(f"scores of shape {scores.shape}: give (N, C), one column per class, two or more")
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise InputError(f"scores of shape {scores.shape}: give (N, C), one column per class, two or more")
     _whole_numbers("labels", labels)
-    if len(scores) != len(labels): raise InputError(f"{len(scores)} rows of scores but {len(labels)} labels: give one label per row")
+    if len(scores) != len(labels):
+        raise InputError(f"{len(scores)} rows of scores but {len(labels)} labels: give one label per row")
     if (bad := np.flatnonzero(~np.isfinite(scores).all(axis=1))).size:
-        raise InputError(f"the scores of row {bad[0]} are not finite (NaN or infinity): if the training diverged, lower the learning rate")
+        raise InputError(f"the scores of row {bad[0]} are not finite (NaN or infinity): "
+                         "if the training diverged, lower the learning rate")
     if (bad := np.flatnonzero((labels < 0) | (labels >= scores.shape[1]))).size:
         raise InputError(f"label {labels[bad[0]]} of row {bad[0]} is not one of 0 to {scores.shape[1] - 1}: check the label map")
     return scores, labels
@@ -103,7 +110,8 @@ def reliability_bins(
         raise InputError(f"row {bad[0]} is not a row of probabilities (it sums to {sums[bad[0]]:.3g}): apply softmax first")
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     which = np.digitize(confidence, np.linspace(0, 1, bins + 1)[1:-1], right=True)
-    return [dict(n=int((which == b).sum()), confidence=float(confidence[which == b].mean()), accuracy=float(correct[which == b].mean()))
+    def mean(values, b): return float(values[which == b].mean())
+    return [dict(n=int((which == b).sum()), confidence=mean(confidence, b), accuracy=mean(correct, b))
             for b in np.unique(which)]
 
 def expected_calibration_error(
@@ -134,7 +142,9 @@ def calibrate(
     (logits, labels), temperature = test, fit_temperature(*validation)
     def scores(z, suffix=""):
         nll = -log_softmax(z, axis=1)[np.arange(len(labels)), labels].mean()
-        return {f"nll{suffix}": float(nll), f"ece{suffix}": expected_calibration_error(softmax(z, axis=1), labels), f"bins{suffix}": reliability_bins(softmax(z, axis=1), labels)}
+        p = softmax(z, axis=1)
+        return {f"nll{suffix}": float(nll), f"ece{suffix}": expected_calibration_error(p, labels),
+                f"bins{suffix}": reliability_bins(p, labels)}
     return dict(temperature=temperature) | scores(np.asarray(logits), "_raw") | scores(np.asarray(logits) / temperature)
 
 # %% ../nbs/06_metrics.ipynb #ba9dcdf8
@@ -156,7 +166,8 @@ def compute_metrics(
 ) -> dict:      # Flat: accuracy, f1, mcc, nll, ece
     "The Trainer's callback"
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
-    if not np.isfinite(logits).all(): return dict(accuracy=0.0, f1=0.0, mcc=0.0, nll=float("nan"), ece=float("nan")) # it diverged
+    if not np.isfinite(logits).all():
+        return dict(accuracy=0.0, f1=0.0, mcc=0.0, nll=float("nan"), ece=float("nan")) # it diverged
     scores = score_logits(logits, prediction.label_ids)
     return {name: scores[name] for name in ("accuracy", "f1", "mcc", "nll", "ece")}
 
@@ -184,7 +195,8 @@ def paired_difference(
 ) -> dict:               # difference (b - a), low, high (shares of 1), mcnemar_p, n, level
     "How much more often B is right than A on the same rows: paired bootstrap and McNemar's exact test"
     a, b = _right_or_wrong("correct_a", correct_a), _right_or_wrong("correct_b", correct_b)
-    if len(a) != len(b): raise InputError(f"model A has {len(a)} rows and model B {len(b)}: score both on the same rows")
+    if len(a) != len(b):
+        raise InputError(f"model A has {len(a)} rows and model B {len(b)}: score both on the same rows")
     d = b - a
     low, high = _bootstrap_interval(d, level, seed)
     p = binomtest(int((d > 0).sum()), int((d != 0).sum())).pvalue if d.any() else 1.0

@@ -71,7 +71,8 @@ def load_saved(
 ) -> tuple:                  # (model, settings)
     "Whatever the folder holds; an adapter comes on its own encoder"
     folder = fetch(folder)
-    if not Path(folder).is_dir(): raise InputError(f"no folder {folder}: name a model saved by `sentiment train` or `sentiment merge`")
+    if not Path(folder).is_dir():
+        raise InputError(f"no folder {folder}: name a model saved by `sentiment train` or `sentiment merge`")
     if (Path(folder)/"adapter_config.json").is_file(): return load_adapter(folder, base)
     if base: raise InputError(f"{folder} is a whole model, so it needs no other encoder: leave out --base")
     return _load_whole(folder)
@@ -93,7 +94,8 @@ def check_texts(
     texts = list(texts)
     if not texts: raise InputError("no text given: give one or more texts, or a file with --input")
     for n, text in enumerate(texts):
-        if fault := _text_fault(text): raise InputError(f"{where} {n} {fault}: write a text or remove it (counting from 0)")
+        if fault := _text_fault(text):
+            raise InputError(f"{where} {n} {fault}: write a text or remove it (counting from 0)")
     return texts
 
 # %% ../nbs/09_prediction.ipynb #cfc6e86e
@@ -123,7 +125,8 @@ class Classifier:
 
     def logits(self, texts: list[str]) -> np.ndarray:
         "Logits (N, classes) of N texts, in their order"
-        return predict_logits(self.model, Dataset.from_dict(tokenize(check_texts(texts), self.tokenizer)), self.tokenizer, self.settings)
+        rows = Dataset.from_dict(tokenize(check_texts(texts), self.tokenizer))
+        return predict_logits(self.model, rows, self.tokenizer, self.settings)
 
     def predict(self, texts: list[str]) -> list[Prediction]:
         "Label and probability of each of N texts, in their order"
@@ -161,7 +164,8 @@ def score_classifier(
 ) -> dict:                  # n, accuracy with interval, f1, mcc, nll, ece
     "Score a classifier on the test rows"
     if settings.labels != classifier.settings.labels:
-        raise InputError(f"the model knows {', '.join(classifier.settings.labels)}, the data {', '.join(settings.labels)}: set labels to the model's")
+        raise InputError(f"the model knows {', '.join(classifier.settings.labels)}, the data {', '.join(settings.labels)}: "
+                         "set labels to the model's")
     rows = load_reviews(settings, splits=("test",))["test"]
     return score_logits(classifier.logits(rows["text"][:]), rows["label"][:])
 
@@ -185,7 +189,8 @@ def label_texts(
     texts: list[str],       # N texts
 ) -> Dataset:               # text, predicted, probability, error
     "Texts and their labels as rows"
-    return Dataset.from_dict(dict(text=texts) | _label_batch(classifier, texts), features=Features(text=Value("string"), **ANSWER))
+    told, features = dict(text=texts) | _label_batch(classifier, texts), Features(text=Value("string"), **ANSWER)
+    return Dataset.from_dict(told, features=features)
 
 # %% ../nbs/09_prediction.ipynb #1de0f705
 def find_text_column(
@@ -211,8 +216,9 @@ def predict_file(
         raise InputError(f"{path} has no column {text_column!r}: set text_column to one of {', '.join(rows.column_names)}")
     taken = ANSWER.keys() & set(rows.column_names)
     if taken: raise InputError(f"{path} already has a column {sorted(taken)[0]!r}: rename it")
-    return rows.map(lambda part: _label_batch(classifier, part[text_column]), batched=True, batch_size=4096, features=Features(**rows.features, **ANSWER),
-                    keep_in_memory=not cache, cache_file_name=cache and f"{cache}/labelled.arrow", load_from_cache_file=False, new_fingerprint="labelled")
+    return rows.map(lambda part: _label_batch(classifier, part[text_column]), batched=True, batch_size=4096,
+                    features=Features(**rows.features, **ANSWER), keep_in_memory=not cache, load_from_cache_file=False,
+                    cache_file_name=cache and f"{cache}/labelled.arrow", new_fingerprint="labelled")
 
 # %% ../nbs/09_prediction.ipynb #640dff3c
 def write_rows(
@@ -224,6 +230,7 @@ def write_rows(
     if not kind: raise InputError(f"cannot write {path}: its name must end in {', '.join(FORMATS)}")
     with write_atomically(path) as temporary:
         if kind == "text":
-            with temporary.open("w", encoding="utf-8") as file: file.writelines(f"{label}\n" for label in rows["predicted"])
+            with temporary.open("w", encoding="utf-8") as file:
+                file.writelines(f"{label}\n" for label in rows["predicted"])
         else: dict(csv=rows.to_csv, json=rows.to_json, parquet=rows.to_parquet)[kind](str(temporary))
     return Path(path)

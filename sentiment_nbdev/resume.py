@@ -58,7 +58,8 @@ def last_checkpoint(
     folder: str | Path, # Holds checkpoint-STEP folders
 ) -> Path | None:       # None when there is none
     "The newest whole checkpoint; damaged ones after it are removed with a warning"
-    steps = {int(path.name.split("-")[1]): path for path in Path(folder).glob("checkpoint-*") if path.name.split("-")[1].isdigit()}
+    found = [(path.name.split("-")[1], path) for path in Path(folder).glob("checkpoint-*")]
+    steps = {int(step): path for step, path in found if step.isdigit()}
     for step, path in sorted(steps.items(), reverse=True):
         if not (fault := checkpoint_fault(path)): return path
         warnings.warn(f"checkpoint {path} is passed over: {fault}", stacklevel=2)
@@ -142,7 +143,8 @@ def train_in_parts(
     while True:
         try: return fine_tune(model, tokens, tokenizer, settings, method, folder, last_checkpoint(folder), parts, callbacks)
         except torch.OutOfMemoryError:
-            if settings.batch_size % (2 * parts): raise InputError("out of memory with the smallest part of a step: lower max_length") from None
+            if settings.batch_size % (2 * parts):
+                raise InputError("out of memory with the smallest part of a step: lower max_length") from None
         parts *= 2
         warnings.warn(f"out of memory: each step is now computed in {parts} parts, with the same result", stacklevel=2)
         torch.cuda.empty_cache()
@@ -161,7 +163,8 @@ def claim(
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks/f"{path.name}.lock").acquire(timeout=0): yield
-    except Timeout: raise Taken(f"another process is writing {path}: wait for it, or name another folder with --out") from None
+    except Timeout:
+        raise Taken(f"another process is writing {path}: wait for it, or name another folder with --out") from None
 
 # %% ../nbs/07b_resume.ipynb #67bbfc8f
 def run_plan(
@@ -182,10 +185,14 @@ def open_run(
     "Raise an `InputError` unless this run may use the folder; then write the plan into it"
     path = Path(folder)/"run.json"
     before = json.loads(path.read_text()) if path.is_file() else None
-    if before and not resume: raise InputError(f"{folder} holds an unfinished run: add --resume to go on with it, or remove the folder to start again")
+    if before and not resume:
+        raise InputError(f"{folder} holds an unfinished run: add --resume to go on with it, or remove the folder to start again")
     other = [name for name in plan if before and before.get(name) != plan[name]]
-    if other: raise InputError(f"{folder} holds a run with other {', '.join(other)}: repeat its command with --resume, or remove the folder")
-    if resume and not before: warnings.warn(f"nothing to go on with in {folder}: starting from the beginning", stacklevel=2)
+    if other:
+        raise InputError(f"{folder} holds a run with other {', '.join(other)}: "
+                         "repeat its command with --resume, or remove the folder")
+    if resume and not before:
+        warnings.warn(f"nothing to go on with in {folder}: starting from the beginning", stacklevel=2)
     if not before and first_process():
         with write_atomically(path) as temporary: temporary.write_text(json.dumps(plan))
 

@@ -91,7 +91,8 @@ class LoRASettings:
 # %% ../nbs/01_settings.ipynb #22811345
 CHOICES = dict(truncation_side=("left", "right"), sampling=("group_by_length", "random"), eval_order=("by_length", "as_given"),
                device=("auto", "cuda", "mps", "cpu"), precision=("auto", "fp32", "bf16", "fp16"),
-               padding_free=("auto", "on", "off"), quick_dropout=("auto", "on", "off"), optimizer=("adamw_torch_fused", "adamw_torch"),
+               padding_free=("auto", "on", "off"), quick_dropout=("auto", "on", "off"),
+               optimizer=("adamw_torch_fused", "adamw_torch"),
                profile=("embedded", "imdb", "original"))
 AT_LEAST = dict(n_train=1, n_validation=1, n_test=1, max_length=3, epochs=1, batch_size=1, eval_batch_size=1,
                 lr_trials=1, lora_r=1, lora_alpha=1, weight_decay=0)
@@ -106,7 +107,8 @@ class Settings(LoRASettings, TrainingSettings, EncoderSettings, RowSettings):
 
     def __post_init__(self):
         for name, value in asdict(self).items(): _check(name, value)
-        if len(set(self.labels)) < 2: raise InputError(f"labels is {','.join(self.labels)}: name two or more different classes")
+        if len(set(self.labels)) < 2:
+            raise InputError(f"labels is {','.join(self.labels)}: name two or more different classes")
 
 # %% ../nbs/01_settings.ipynb #940ac486
 def _check(name: str, value):
@@ -124,8 +126,9 @@ PINS = {"sentence-transformers/all-MiniLM-L6-v2": "1110a243fdf4706b3f48f1d95db1a
         "stanfordnlp/imdb": "e6281661ce1c48d982bc483cf8a173c1bbeb5d31"} # hub name to commit
 _IMDB = dict(model="google-bert/bert-base-uncased", revision=PINS["google-bert/bert-base-uncased"],
              data="stanfordnlp/imdb", data_revision=PINS["stanfordnlp/imdb"], n_validation=500, max_length=512)
-PLAIN = dict(precision="fp32", padding_free="off", quick_dropout="off", sampling="random", attention_dropout=0.1, hidden_dropout=0.1,
-             lora_dropout=0.01, optimizer="adamw_torch", eval_order="as_given", eval_batch_size=8) # what the original notebook did
+PLAIN = dict(precision="fp32", padding_free="off", quick_dropout="off", sampling="random",    # what the original notebook did
+             attention_dropout=0.1, hidden_dropout=0.1, lora_dropout=0.01,
+             optimizer="adamw_torch", eval_order="as_given", eval_batch_size=8)
 PROFILES = dict(
     embedded={},
     imdb=dict(_IMDB, batch_size=16, lr_full=3e-5, lr_lora=5e-4),
@@ -152,7 +155,8 @@ def parse_value(
     kind: Any = FIELDS[name].type
     if kind == tuple[str, ...]: return tuple(part.strip() for part in text.split(",") if part.strip())
     try: return kind(text)
-    except ValueError: raise InputError(f"{name} is {text!r}: it must be {'a whole number' if kind is int else 'a number'}") from None
+    except ValueError:
+        raise InputError(f"{name} is {text!r}: it must be {'a whole number' if kind is int else 'a number'}") from None
 
 # %% ../nbs/01_settings.ipynb #63d6c6b4
 def _ours(parser: configparser.ConfigParser) -> dict:
@@ -165,7 +169,8 @@ def read_settings_file(
     "Our sections of a `settings.ini`"
     parser = configparser.ConfigParser(interpolation=None, default_section="")
     try: parser.read_string(Path(path).read_text(encoding="utf-8-sig"))
-    except FileNotFoundError: raise InputError(f"no settings file {path}: check the path, or write one with `sentiment init`") from None
+    except FileNotFoundError:
+        raise InputError(f"no settings file {path}: check the path, or write one with `sentiment init`") from None
     except (configparser.Error, UnicodeDecodeError, OSError) as e:
         raise InputError(f"cannot read {path} as an ini file: {str(e).splitlines()[0]}") from None
     valid = ["sentiment", *(f"sentiment.{p}" for p in PROFILES)]
@@ -180,7 +185,8 @@ def change_settings(
 ) -> Settings:
     "A changed copy; naming another model or data set drops the commit of the old one"
     for name, commit in dict(model="revision", data="data_revision").items():
-        if values.get(name, getattr(settings, name)) != getattr(settings, name): values.setdefault(commit, PINS.get(values[name], ""))
+        if values.get(name, getattr(settings, name)) != getattr(settings, name):
+            values.setdefault(commit, PINS.get(values[name], ""))
     return replace(settings, **values)
 
 # %% ../nbs/01_settings.ipynb #2c4d4fc4
@@ -200,7 +206,8 @@ def load_settings(
     from_file = {name: parse_value(name, text) for name, text in texts.items()}
     flags = (PLAIN if plain else {}) | {name: value for name, value in flags.items() if value is not None}
     chosen = change_settings(change_settings(base, **from_file), **flags)
-    if base.data == "corpus" != chosen.data and not {"n_validation"} & {*from_file, *flags}: return replace(chosen, n_validation=500)
+    if base.data == "corpus" != chosen.data and not {"n_validation"} & {*from_file, *flags}:
+        return replace(chosen, n_validation=500)
     return chosen
 
 # %% ../nbs/01_settings.ipynb #16bdee22
@@ -213,7 +220,8 @@ def check_folder(
     "Raise an `InputError` when the path is a file, the current folder, or a folder with other files in it"
     path = Path(path)
     if path.is_file(): raise InputError(f"{path} is a file: name a folder with --out")
-    if path.resolve() in (Path.cwd(), *Path.cwd().parents): raise InputError(f"{path} is the folder you are in: name a new one with --out")
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(f"{path} is the folder you are in: name a new one with --out")
     if path.is_dir() and any(path.iterdir()) and not (path/mark).exists():
         raise InputError(f"{path} is a folder with other files in it: name a new folder with --out")
     return path
@@ -263,11 +271,13 @@ def write_settings(
     path: str | Path,   # The ini file to make
 ):
     "A commented settings file; its values belong to the profile, so that other profiles stay what they are"
-    lines = ["# Flags win over this file; this file wins over the built-in profile.", "[sentiment]", "# profile used when none is named",
+    lines = ["# Flags win over this file; this file wins over the built-in profile.", "[sentiment]",
+             "# profile used when none is named",
              f"profile = {settings.profile}", "", f"[sentiment.{settings.profile}]"]
     for name, f in FIELDS.items():
         value = getattr(settings, name)
-        if name != "profile": lines += [f"# {f.metadata['help']}", f"{name} = {','.join(value) if isinstance(value, tuple) else value}", ""]
+        if name != "profile":
+            lines += [f"# {f.metadata['help']}", f"{name} = {','.join(value) if isinstance(value, tuple) else value}", ""]
     with write_atomically(path) as temporary: temporary.write_text("\n".join(lines), encoding="utf-8")
 
 # %% ../nbs/01_settings.ipynb #8f3af4f6

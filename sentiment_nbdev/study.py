@@ -36,8 +36,10 @@ def relevant_settings(
 ) -> dict:              # Setting to value, without local paths
     "The settings that can change what a run of this method finds"
     rows, encoder, lora = ({f.name for f in fields(group)} for group in (RowSettings, EncoderSettings, LoRASettings))
-    keep = dict(bow=rows, probe=rows | encoder | {"precision", "eval_batch_size"}, lora=set(FIELDS) - {"lr_full"}, full=set(FIELDS) - lora - {"lr_lora"})
-    return {name: value for name, value in public_settings(settings).items() if name in keep[method] - {"profile", "lr_trials", "device"}}
+    keep = dict(bow=rows, probe=rows | encoder | {"precision", "eval_batch_size"},
+                lora=set(FIELDS) - {"lr_full"}, full=set(FIELDS) - lora - {"lr_lora"})[method]
+    kept = keep - {"profile", "lr_trials", "device"}
+    return {name: value for name, value in public_settings(settings).items() if name in kept}
 
 # %% ../nbs/10b_study.ipynb #c5f45e6c
 @dataclass(frozen=True)
@@ -187,8 +189,9 @@ class Study:
 # %% ../nbs/10b_study.ipynb #2258ee69
 def trials(study: Study) -> list[Run]:
     "The runs that choose the learning rates: validation only"
-    return [arm.run(study.settings, seed, rate, test=False)
-            for seed in study.seeds for arm in study.arms if len(arm.rates) > 1 for rate in arm.rates if seed in study.seeds_of(arm, trial=True)]
+    tried = [(seed, arm) for seed in study.seeds for arm in study.arms
+             if len(arm.rates) > 1 and seed in study.seeds_of(arm, trial=True)]
+    return [arm.run(study.settings, seed, rate, test=False) for seed, arm in tried for rate in arm.rates]
 
 def read_runs(runs: list[Run], out: str | Path) -> list[RunRecord | None]:
     "The record of each run, None for one that is not done"
@@ -196,7 +199,7 @@ def read_runs(runs: list[Run], out: str | Path) -> list[RunRecord | None]:
 
 # %% ../nbs/10b_study.ipynb #8430abe5
 def check_same_rows(records: list[RunRecord], where: str | Path):
-    "Raise an `InputError` when records that should share their training and validation rows do not: the data has changed in between"
+    "Raise an `InputError` when records do not share their training and validation rows: the data has changed in between"
     for split in ("train", "validation"):
         if len({r.rows[split]["sha256"] for r in records if split in r.rows}) > 1:
             raise InputError(f"{where} holds runs on different {split} rows: the data has changed; name a new folder with --out")
@@ -290,7 +293,8 @@ def write_study(study: Study, out: str | Path) -> Path:
     path, begun = Path(out)/PLAN, any((Path(out)/"records").glob("*.json"))
     check_plan(study)
     if begun and path.is_file() and _comparable(read_study(out)) != _comparable(study):
-        raise InputError(f"{out} holds another plan for {study.name}: repeat its flags (they are in {PLAN}), or name a new folder with --out")
+        raise InputError(f"{out} holds another plan for {study.name}: "
+                         f"repeat its flags (they are in {PLAN}), or name a new folder with --out")
     if not (begun and path.is_file()):
         with write_atomically(path) as temporary: temporary.write_text(json.dumps(_plan_of(study), indent=1) + "\n")
     return Path(out)
@@ -302,13 +306,15 @@ def check_plan(study: Study):
     for arm in study.arms:
         run = arm.run(study.settings, study.seeds[0], arm.rates[0] if arm.rates else None, study.test)
         if (other := owners.setdefault((run.id, arm.rates), arm.name)) != arm.name:
-            raise InputError(f"the arms {other} and {arm.name} would be the same run: leave one out (local folders count as one; use hub names)")
+            raise InputError(f"the arms {other} and {arm.name} would be the same run: "
+                             "leave one out (local folders count as one; use hub names)")
 
 # %% ../nbs/10b_study.ipynb #e2067047
 def _comparable(study: Study) -> dict:
     "The plan without what cannot change a result"
     told = _plan_of(study)
-    return told | dict(base_rates={}, settings={k: v for k, v in told["settings"].items() if k not in ("device", "profile", "lr_trials", "lr_full", "lr_lora")})
+    aside = ("device", "profile", "lr_trials", "lr_full", "lr_lora")
+    return told | dict(base_rates={}, settings={k: v for k, v in told["settings"].items() if k not in aside})
 
 def _plan_of(study: Study) -> dict:
     "A study as plain data, without local paths"
@@ -324,9 +330,11 @@ def read_study(out: str | Path) -> Study:
         arms = tuple(Arm(**arm | dict(rates=tuple(arm["rates"]), changes=_tuples(arm["changes"]))) for arm in told["arms"])
         return Study(**told | dict(arms=arms, settings=Settings(**listed), seeds=tuple(told["seeds"])))
     except FileNotFoundError: raise InputError(f"{out} holds no study: run `sentiment study` first") from None
-    except (OSError, ValueError, TypeError, KeyError) as e: raise InputError(f"{out}/{PLAN} is not the plan of a study: {e}") from None
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        raise InputError(f"{out}/{PLAN} is not the plan of a study: {e}") from None
 
-def _tuples(changes: dict) -> dict: return {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+def _tuples(changes: dict) -> dict:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
 
 # %% ../nbs/10b_study.ipynb #78525234
 LAYERS = {"query+key": ("query", "key"), "query+value": ("query", "value"), "all linear": ("query", "key", "value", "dense")}
@@ -342,14 +350,15 @@ def rate_arms(points: int) -> tuple:
     return tuple(Arm(m, m, {}, rate_grid(m, points)) for m in RATES)
 
 def target_arms(rates: dict) -> tuple:
-    "Layers and ranks against our default, one changed at a time, and the original's layers at rank 16, too; alpha / r held at 8, three rates each"
-    arms = [Arm(f"{layers}, rank {r}", "lora", dict(lora_targets=LAYERS[layers], lora_r=r, lora_alpha=8 * r), tuple(lr_tries(rates["lora"], 3)))
-            for layers, r in TARGETS]
+    "Layers and ranks, one changed at a time, and the original's layers at rank 16, too; alpha / r held at 8, three rates each"
+    def changes(layers, r): return dict(lora_targets=LAYERS[layers], lora_r=r, lora_alpha=8 * r)
+    tries = tuple(lr_tries(rates["lora"], 3))
+    arms = [Arm(f"{layers}, rank {r}", "lora", changes(layers, r), tries) for layers, r in TARGETS]
     return tuple(replace(arm, against="query+value, rank 4") for arm in (Arm("head only", "probe"), *arms))
 
 # %% ../nbs/10b_study.ipynb #d6436a9b
 def label_arms(rates: dict, sizes=SIZES) -> tuple:
-    "Training sizes times methods, each against full fine-tuning on as many; few rows get more epochs (up to 10), for steps enough to learn"
+    "Training sizes times methods, each against full fine-tuning on as many; few rows get up to 10 epochs, for steps enough"
     return tuple(replace(arm, name=f"{arm.name}, {n} rows", against=f"full, {n} rows") for n in sizes
                  for arm in _four(rates, n_train=n, epochs=max(3, min(10, 3000 // n))))
 
@@ -362,7 +371,8 @@ def truncation_arms(rates: dict, lengths=(128, 256, 512)) -> tuple:
 def trap_arms(rates: dict) -> tuple:
     "The original's one rate for both, a usual rate of full fine-tuning for LoRA, each against the method's own"
     own = [Arm(f"{m} at its own rate", m, {}, (rates[m],)) for m in RATES]
-    return (Arm("full at 1e-3", "full", {}, (1e-3,), against=own[0].name), Arm("lora at 2e-5", "lora", {}, (2e-5,), against=own[1].name), *own)
+    return (Arm("full at 1e-3", "full", {}, (1e-3,), against=own[0].name),
+            Arm("lora at 2e-5", "lora", {}, (2e-5,), against=own[1].name), *own)
 
 # %% ../nbs/10b_study.ipynb #5b2cffda
 ARMS = {"verdict": _four, "targets": target_arms, "labels": label_arms, "truncation": truncation_arms, "traps": trap_arms,
@@ -417,7 +427,9 @@ def fitting_sizes(settings: Settings) -> tuple:
     for n in SIZES:
         try: found += [n] * bool(plan_rows(source, replace(settings, n_train=n)))
         except InputError: break
-    if not found: raise InputError(f"{settings.data} has too few rows for {SIZES[0]} training rows beside validation and test: lower --n-validation or --n-test")
+    if not found:
+        raise InputError(f"{settings.data} has too few rows for {SIZES[0]} training rows beside validation and test: "
+                         "lower --n-validation or --n-test")
     return tuple(found)
 
 # %% ../nbs/10b_study.ipynb #7950d24a
@@ -437,7 +449,8 @@ def plan_study(
 ) -> Study:
     "One of the studies of this course"
     if name not in STUDIES: raise InputError(f"unknown study {name!r}: choose from {', '.join(STUDIES)}")
-    if name == "learning-rate" and points < 2: raise InputError(f"points is {points}: a choice needs two learning rates or more")
+    if name == "learning-rate" and points < 2:
+        raise InputError(f"points is {points}: a choice needs two learning rates or more")
     if quick: settings, points = quick_settings(settings), 2
     kind = SOURCE.get(name, name)
     if kind == "verdict" and whole_test and not quick: settings = all_test_rows(settings)
@@ -455,7 +468,8 @@ def grid_arms(
 ) -> tuple:
     "One arm per method and combination of values that matter to it"
     if "seed" in vary: raise InputError("seed cannot be varied as an arm: name the seeds with --seeds")
-    if local := [text for name in ("model", "data") for text in vary.get(name, []) if looks_like_path(text) or Path(text).exists()]:
+    named = [text for name in ("model", "data") for text in vary.get(name, [])]
+    if local := [text for text in named if looks_like_path(text) or Path(text).exists()]:
         raise InputError(f"{local[0]} is a path, and arms are told apart by names of the hub: start one study per folder instead")
     arms = {}
     for method in methods:

@@ -34,9 +34,11 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json") # never a pickle
 
 def _check_folder(folder: Path):
     "Raise an `InputError` unless a folder holds a saved model"
-    if not (folder/"config.json").is_file(): raise InputError(f"{folder} has no config.json: name the folder of a saved model")
+    if not (folder/"config.json").is_file():
+        raise InputError(f"{folder} has no config.json: name the folder of a saved model")
     if not any((folder/name).is_file() for name in WEIGHTS):
-        if pickles := sorted(folder.glob("*.bin")): raise InputError(f"{pickles[0]} is a pickle, which can run code when it is opened: save the model as safetensors")
+        if pickles := sorted(folder.glob("*.bin")):
+            raise InputError(f"{pickles[0]} is a pickle, which can run code when it is opened: save the model as safetensors")
         raise InputError(f"{folder} has no weights (model.safetensors): name the folder of a saved model")
 
 # %% ../nbs/03_tokenization.ipynb #abf18375
@@ -76,16 +78,20 @@ def find_encoder(
     check_hub(name, "model", settings.revision)
     return EncoderSource(name, settings.revision or None)
 
-# %% ../nbs/03_tokenization.ipynb #8dbf5d36
+# %% ../nbs/03_tokenization.ipynb #9b642e28
 def _check_fit(tokenizer, config, settings: Settings):
     "Raise an `InputError` unless tokenizer, length limit and model fit each other"
     positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"): positions -= config.pad_token_id + 1 # their first position comes after the padding id
+    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= config.pad_token_id + 1 # their first position comes after the padding id
     if positions and settings.max_length > positions:
-        raise InputError(f"max_length is {settings.max_length}, but {settings.model} has {positions} positions: lower --max-length to {positions} or less")
+        raise InputError(f"max_length is {settings.max_length}, but {settings.model} has {positions} positions: "
+                         f"lower --max-length to {positions} or less")
     if not config.vocab_size/2 < len(tokenizer) <= config.vocab_size:
-        raise InputError(f"{settings.model} has a tokenizer of {len(tokenizer)} tokens and a model of {config.vocab_size}: save the model's own tokenizer beside it")
+        raise InputError(f"{settings.model} has a tokenizer of {len(tokenizer)} tokens and a model of {config.vocab_size}: "
+                         "save the model's own tokenizer beside it")
 
+# %% ../nbs/03_tokenization.ipynb #8dbf5d36
 def load_tokenizer(
     settings: Settings,
 ):                      # A `transformers` tokenizer that knows its limit and the side it cuts
@@ -96,7 +102,8 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, model_max_length=settings.max_length,
                                                   truncation_side=settings.truncation_side)
     except (OSError, ValueError) as e:
-        raise InputError(f"cannot load the tokenizer of {settings.model} ({str(e).strip().splitlines()[0]}): repair it, or name another --model") from None
+        raise InputError(f"cannot load the tokenizer of {settings.model} ({str(e).strip().splitlines()[0]}): "
+                         "repair it, or name another --model") from None
     _check_fit(tokenizer, config, settings)
     return tokenizer
 
@@ -150,7 +157,8 @@ def length_table(
     max_length: int,                # The limit, in tokens
 ) -> pd.DataFrame:                  # A row per split: mean, median, p95, max (tokens), over_limit (share of texts)
     "Mean, median, 95th percentile and maximum length, and the share of texts that are cut"
-    def row(n): return dict(mean=n.mean(), median=np.median(n), p95=np.percentile(n, 95), max=n.max(), over_limit=(n > max_length).mean())
+    def row(n):
+        return dict(mean=n.mean(), median=np.median(n), p95=np.percentile(n, 95), max=n.max(), over_limit=(n > max_length).mean())
     return pd.DataFrame({split: row(n) for split, n in lengths.items()}).T.round(3)
 
 # %% ../nbs/03_tokenization.ipynb #03638d1a
@@ -163,7 +171,8 @@ def plot_lengths(
     ax = ax or plt.subplots(figsize=(6.5, 3.2), layout="constrained")[1]
     bins = np.linspace(0, max(n.max() for n in lengths.values()) + 1, 31)
     for (split, n), (style, colour) in zip(lengths.items(), (("-", "#0072b2"), ("--", "#d55e00"), (":", "black"))):
-        ax.hist(n, bins, weights=np.full(len(n), 100/len(n)), histtype="step", linestyle=style, color=colour, linewidth=1.5, label=f"{split}, {len(n)} texts")
+        ax.hist(n, bins, weights=np.full(len(n), 100/len(n)), histtype="step", linestyle=style, color=colour, linewidth=1.5,
+                label=f"{split}, {len(n)} texts")
     ax.axvline(max_length, color="gray", linewidth=1, label=f"limit, {max_length} tokens")
     ax.set(xlabel="tokens per text, special tokens included", ylabel="share of texts (%)")
     ax.legend()

@@ -68,7 +68,8 @@ def evaluation_order(
     settings: Settings,
 ) -> list[int]:         # The N row numbers
     "Longest first: little padding, and too little memory shows at once; or as the rows come"
-    return list(range(len(rows))) if settings.eval_order == "as_given" else np.argsort(-token_lengths(rows), kind="stable").tolist()
+    if settings.eval_order == "as_given": return list(range(len(rows)))
+    return np.argsort(-token_lengths(rows), kind="stable").tolist()
 
 # %% ../nbs/07_training.ipynb #e08e1aec
 def autocast(
@@ -108,7 +109,8 @@ def rows_at_once(
     gpus = torch.cuda.device_count() if choose_device(settings).type == "cuda" else 1
     world = int(os.environ.get("WORLD_SIZE", gpus))
     share, rest = divmod(settings.batch_size, parts * world)
-    if rest or not share: raise InputError(f"batch_size is {settings.batch_size}: it cannot be shared by {world} devices in {parts} parts each")
+    if rest or not share:
+        raise InputError(f"batch_size is {settings.batch_size}: it cannot be shared by {world} devices in {parts} parts each")
     return share
 
 # %% ../nbs/07_training.ipynb #e872d366
@@ -128,7 +130,8 @@ def training_arguments(
         train_sampling_strategy="random", eval_strategy="epoch", save_strategy="epoch", save_total_limit=2,
         load_best_model_at_end=True, metric_for_best_model="accuracy", greater_is_better=True,
         bf16=precision == "bf16", fp16=precision == "fp16", use_cpu=device.type == "cpu", seed=settings.seed,
-        optim=settings.optimizer, ddp_find_unused_parameters=False, logging_steps=1, logging_nan_inf_filter=False, report_to="none", disable_tqdm=not quiet_libraries(),
+        optim=settings.optimizer, ddp_find_unused_parameters=False, logging_steps=1, logging_nan_inf_filter=False,
+        report_to="none", disable_tqdm=not quiet_libraries(),
         dataloader_pin_memory=device.type == "cuda", dataloader_num_workers=2 * (device.type == "cuda"), label_names=["labels"])
 
 # %% ../nbs/07_training.ipynb #7c3b28e2
@@ -187,7 +190,8 @@ def describe_rows(
     digest = hashlib.sha256()
     for ids, label in zip(rows["input_ids"], rows["labels"]): digest.update(json.dumps([ids, label]).encode())
     shares = np.bincount(rows["labels"], minlength=n_classes) / len(rows)
-    return dict(n=len(rows), share_last=float(shares[-1]), share_most=float(shares.max()), tokens=int(token_lengths(rows).sum()), sha256=digest.hexdigest())
+    return dict(n=len(rows), share_last=float(shares[-1]), share_most=float(shares.max()),
+                tokens=int(token_lengths(rows).sum()), sha256=digest.hexdigest())
 
 # %% ../nbs/07_training.ipynb #97cefa6f
 def describe_environment(
@@ -256,7 +260,8 @@ def read_record(
     try:
         told = json.loads(Path(path).read_text())
         return RunRecord(**told | dict(correct=unpack_bits(told["correct"], told["test"].get("n", 0))))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e: raise InputError(f"{path} is not a record of a run: {e}") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+        raise InputError(f"{path} is not a record of a run: {e}") from None
 
 # %% ../nbs/07_training.ipynb #c7a87d2e
 def make_trainer(
@@ -271,8 +276,9 @@ def make_trainer(
 ) -> SentimentTrainer:
     "A trainer that selects on the validation split and never sees the test split"
     return SentimentTrainer(
-        make_quick(model, settings), training_arguments(settings, lr, folder, parts), sampling=settings.sampling, callbacks=[Stopwatch(), *callbacks],
-        train_dataset=tokens["train"], eval_dataset=tokens["validation"].select(evaluation_order(tokens["validation"], settings)),
+        make_quick(model, settings), training_arguments(settings, lr, folder, parts), sampling=settings.sampling,
+        train_dataset=tokens["train"], callbacks=[Stopwatch(), *callbacks],
+        eval_dataset=tokens["validation"].select(evaluation_order(tokens["validation"], settings)),
         data_collator=make_collator(tokenizer), processing_class=tokenizer, compute_metrics=compute_metrics)
 
 # %% ../nbs/07_training.ipynb #593fde99
@@ -281,14 +287,16 @@ def _history(log: list) -> tuple[dict, list]:
     steps = [entry for entry in log if "loss" in entry]
     columns = {name: [entry.get(name) for entry in steps] for name in ("loss", "learning_rate", "grad_norm")}
     keep = ("accuracy", "f1", "mcc", "nll", "ece")
-    epochs = [dict(epoch=round(e["epoch"]), step=e["step"], **{k: e[f"eval_{k}"] for k in keep}) for e in log if "eval_accuracy" in e]
+    epochs = [dict(epoch=round(e["epoch"]), step=e["step"], **{k: e[f"eval_{k}"] for k in keep})
+              for e in log if "eval_accuracy" in e]
     return columns, epochs
 
 # %% ../nbs/07_training.ipynb #3ac3592d
 def _cost(trainer, tokens, peak: int, resumed: bool) -> dict:
     "What the training took; tokens are real ones, padding not counted; a resumed run knows only its own seconds"
     seconds = next(c.epochs for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))
-    cost = dict(seconds=sum(seconds), peak_memory_bytes=peak, memory_of="device" if trainer.args.device.type == "cuda" else "process")
+    memory_of = "device" if trainer.args.device.type == "cuda" else "process"
+    cost = dict(seconds=sum(seconds), peak_memory_bytes=peak, memory_of=memory_of)
     if resumed or not seconds: return cost | dict(resumed=resumed)
     n_tokens = int(token_lengths(tokens["train"]).sum()) * len(seconds)
     return cost | dict(seconds_per_epoch=sum(seconds) / len(seconds), tokens_per_second=n_tokens / sum(seconds))
@@ -317,7 +325,8 @@ def fine_tune(
     lr = getattr(settings, f"lr_{method}")
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(model, tokens, tokenizer, settings, lr, checkpoints or folder, parts, callbacks)
-        with PeakMemory(trainer.args.device) as peak: trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
+        with PeakMemory(trainer.args.device) as peak:
+            trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
     history, epochs = _history(trainer.state.log_history)
     best = max(epochs, key=lambda epoch: epoch["accuracy"], default={})  # the first of equals, as Trainer does
     return _record(method, model, tokens, settings, lr=lr, history=history, epochs=epochs, validation=best,
@@ -332,7 +341,8 @@ def open_test(
     settings: Settings,
 ) -> RunRecord:         # The record with test metrics, calibration and the correctness of each row
     "Evaluate the finished model on the test split; its temperature comes from the validation split"
-    found = [(predict_logits(model, tokens[name], tokenizer, settings), np.array(tokens[name]["labels"])) for name in ("validation", "test")]
+    found = [(predict_logits(model, tokens[name], tokenizer, settings), np.array(tokens[name]["labels"]))
+             for name in ("validation", "test")]
     logits, labels = found[1]
     correct = "".join("1" if right else "0" for right in logits.argmax(-1) == labels)
     rows = record.rows | dict(test=describe_rows(tokens["test"], len(settings.labels)))
@@ -413,12 +423,14 @@ def fit_probe(
     settings: Settings,
 ) -> RunRecord:
     "Freeze the encoder and fit the head by logistic regression"
-    _ = make_quick(model, settings).to(choose_device(settings)).requires_grad_(False).get_submodule(find_head(model)).requires_grad_(True)
+    _ = make_quick(model, settings).to(choose_device(settings)).requires_grad_(False)
+    _ = model.get_submodule(find_head(model)).requires_grad_(True)
     start = time.perf_counter()
     with PeakMemory(choose_device(settings)) as peak:
         features = {name: encoder_features(model, tokens[name], tokenizer, settings) for name in ("train", "validation")}
         labels = {name: np.array(tokens[name]["labels"]) for name in features}
         set_head(model, fit_logistic(features, labels))
-    cost = dict(seconds=time.perf_counter() - start, peak_memory_bytes=peak.bytes, memory_of="device" if peak.device.type == "cuda" else "process")
+    memory_of = "device" if peak.device.type == "cuda" else "process"
+    cost = dict(seconds=time.perf_counter() - start, peak_memory_bytes=peak.bytes, memory_of=memory_of)
     scores = score_logits(predict_logits(model, tokens["validation"], tokenizer, settings), labels["validation"])
     return _record("probe", model, tokens, settings, lr=None, validation=scores, cost=cost)

@@ -49,6 +49,12 @@ def test_cells_are_short(notebook):
     assert not lengths or lengths[-1] <= 30
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_lines_are_short(notebook):
+    "The site shows about 120 characters beside its menu on a laptop; what is longer has to be scrolled sideways"
+    assert not [line for source in cells(notebook) for line in source.split("\n") if len(line) > 130]
+
+
 def shown_soon(notebook, window):
     "Public names of a lesson, each with whether one of the next cells that are not exported uses it"
     code = cells(notebook)

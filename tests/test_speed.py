@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from sentiment_nbdev.collation import Packing, make_collator, pack, unpack
 from sentiment_nbdev.comparison import prepare_rows
 from sentiment_nbdev.lora import add_lora, merge_adapter
-from sentiment_nbdev.models import PADDING_FREE, PackedAttention, QuickDropout, load_encoder, _packed_attention, skip_padding, skips_padding
+from sentiment_nbdev.models import PADDING_FREE, PackedAttention, QuickDropout, load_encoder, packed_attention, skip_padding, skips_padding
 from sentiment_nbdev.settings import PLAIN, InputError, Settings, load_settings
 from sentiment_nbdev.speed import Job, ablation_jobs, job_model, training_flops
 from sentiment_nbdev.training import mean_loss, predict_logits
@@ -152,12 +152,12 @@ def test_quick_dropout_is_dropout(p):
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 @cuda
-def test_packed_attention_on_cuda_equals_the_cpu():
+def testpacked_attention_on_cuda_equals_the_cpu():
     capability = torch.cuda.get_device_capability()
     if capability < (8, 0): pytest.skip("PyTorch's varlen kernel needs compute capability 8.0")
     q, k, v = (torch.randn(1, 4, 24, 32) for _ in range(3))
     packing = Packing((2, 16), None, torch.tensor([0, 16, 24], dtype=torch.int32).cuda(), 16)
-    out, _ = _packed_attention(None, *(t.cuda().bfloat16() for t in (q, k, v)), packing)
+    out, _ = packed_attention(None, *(t.cuda().bfloat16() for t in (q, k, v)), packing)
     expected = PackedAttention.apply(q, k, v, [0, 16, 24], 32 ** -0.5).transpose(1, 2)
     assert torch.allclose(out.float().cpu(), expected, atol=2e-2)
 
