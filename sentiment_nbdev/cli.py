@@ -209,6 +209,17 @@ Only = Annotated[Optional[str], typer.Option("--run", help="do only the run with
 Retry = Annotated[bool, typer.Option("--retry", help="do failed runs again (those that ran out of memory, say)")]
 Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker", metavar="")]
 
+# %% ../nbs/12_cli.ipynb #0edd05a2
+def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, only: str | None):
+    "Do the open runs of a study and report, or only list them"
+    from sentiment_nbdev.reports import report_study
+    from sentiment_nbdev.study import drop_failed, open_commands, run_study, write_study
+    write_study(plan, out)
+    if retry: say(f"Opened {drop_failed(out)} failed runs again")
+    if list_: return print(*open_commands(plan, out, arguments), sep="\n")
+    run_study(plan, out, say, only=only)
+    print(report_study(out))
+
 # %% ../nbs/12_cli.ipynb #bce43b05
 @app.command(epilog="Example: sentiment study learning-rate --data my-reviews.csv --max-length 256")
 def study(
@@ -226,16 +237,11 @@ def study(
                              seed=str(named[0]) if named else None)
     quiet_libraries(terminal=False)
     import torch
-    from sentiment_nbdev.reports import report_study
-    from sentiment_nbdev.study import SOURCE, drop_failed, open_commands, run_study, write_study
+    from sentiment_nbdev.study import SOURCE
     if threads: torch.set_num_threads(threads)
     out = out or Path("results")/(SOURCE.get(name, name) + "-quick" * quick)
     plan = _planned_study(name, chosen, out, tuple(named), vary or [], methods, points, quick, n_test is None)
-    write_study(plan, out)
-    if retry: say(f"Opened {drop_failed(out)} failed runs again")
-    if list_: return print(*open_commands(plan, out, ctx.obj), sep="\n")
-    run_study(plan, out, say, only=run)
-    print(report_study(out))
+    _work_on(plan, out, ctx.obj, retry, list_, run)
 
 # %% ../nbs/12_cli.ipynb #b4eb1dc1
 @app.command(epilog="Example: sentiment report results/verdict")

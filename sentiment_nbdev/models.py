@@ -35,8 +35,9 @@ def _encoder_config(
     id2label, label2id = label_maps(settings.labels)
     config = AutoConfig.from_pretrained(source.path, revision=source.revision, num_labels=len(id2label),
                                         id2label=id2label, label2id=label2id)
+    # architectures differ in the names
     dropout = dict(attention_probs_dropout_prob=settings.attention_dropout, attention_dropout=settings.attention_dropout,
-                   hidden_dropout_prob=settings.hidden_dropout, dropout=settings.hidden_dropout)   # names differ
+                   hidden_dropout_prob=settings.hidden_dropout, dropout=settings.hidden_dropout)
     for name in dropout.keys() & config.to_dict().keys(): setattr(config, name, dropout[name])
     return config
 
