@@ -8,6 +8,7 @@ page with an entry per public name. Links between notebooks become links between
 import importlib, inspect, json, os, re, shutil
 from importlib.metadata import files
 from pathlib import Path
+from typing import Annotated, get_args, get_origin
 
 from fastcore.docments import DocmentText, ShowDocRenderer
 from fastcore.nbio import read_nb
@@ -25,12 +26,21 @@ CELL_KEYS = {"cell_type", "id", "metadata", "source", "outputs", "execution_coun
 NOTEBOOKS = sorted(nbglob(as_path=True), key=lambda path: path.name)
 PAGE = {path.name: nbpath2html(Path(path.name)).stem for path in NOTEBOOKS}      # 03_tokenization.ipynb -> tokenization
 MODULES = {module: sorted(full for full in found if not re.search(r"\._", full)) for module, found in sorted(INDEX["syms"].items())}
+HEAD = re.compile(r"\A\s*# .*\n+(> .*(\n|\Z))*")                                     # title and description of a notebook
 NAMES = {full.removeprefix(module + "."): full for module, found in MODULES.items() if module != "sentiment_nbdev.cli" for full in found}   # commands have common names
+
+
+class KeepOpening(FrontmatterProc):
+    "Takes title and description for the head of the page and leaves the rest of their cell, which nbdev would drop, where it is"
+    def _update(self, read, cell):
+        opening = HEAD.sub("", cell.source).strip() if cell.source else ""
+        super()._update(read, cell)
+        if cell.source is None and opening: cell.source = opening
 
 
 class Processors(FilterDefaults):
     "Those of nbdev's processors that clean a notebook and leave its code where it is"
-    def base_procs(self): return [FrontmatterProc, strip_ansi, hide_line, filter_stream_, clean_magics, hide_, strip_hidden_metadata]
+    def base_procs(self): return [KeepOpening, strip_ansi, hide_line, filter_stream_, clean_magics, hide_, strip_hidden_metadata]
 
 
 # Links
@@ -82,10 +92,11 @@ def code_cell(cell, heading: str) -> dict | None:
     if not source: return None
     imports = all(re.match(r"(from|import)\s|\s|\)|_ = quiet|$", line) for line in source.split("\n"))
     tags = ["remove-input"] * (told.get("echo") == "false") + ["hide-input"] * (told.get("code-fold") == "true" or imports)
+    outputs = [out for out in cell.outputs if out.get("data", {}).get("text/markdown", "?")]       # an empty table is no table
     pictured = any("image/png" in out.get("data", {}) for out in cell.outputs)
     metadata = dict(tags=tags) if tags else {}
     if pictured: metadata["mystnb"] = dict(image=dict(alt=picture_text(source, heading)))
-    return {key: cell[key] for key in CELL_KEYS if key in cell} | dict(source=source, metadata=metadata)
+    return {key: cell[key] for key in CELL_KEYS if key in cell} | dict(source=source, metadata=metadata, outputs=outputs)
 
 
 def lesson_cells(path: Path) -> tuple[list[dict], dict]:
@@ -93,7 +104,7 @@ def lesson_cells(path: Path) -> tuple[list[dict], dict]:
     notebook, cells, heading = read_nb(path), [], ""
     Processors()(notebook)
     for cell in notebook.cells:
-        if cell.cell_type == "markdown":
+        if cell.cell_type == "markdown" and cell.source:
             heading = next(iter(re.findall(r"^#+ (.*)$", cell.source, re.M)), heading)
             cells.append({key: cell[key] for key in CELL_KEYS if key in cell})
         elif cell.cell_type == "code" and (kept := code_cell(cell, heading)): cells.append(kept)
@@ -136,6 +147,7 @@ def find_symbol(full: str):
 
 def annotation(value) -> str:
     "A type with full names where it is ours, so that Sphinx finds it"
+    if get_origin(value) is Annotated: value = get_args(value)[0]         # what stands behind the type is for typer
     text = inspect.formatannotation(value).strip("'")
     return re.sub(r"[A-Za-z_][\w.]*", lambda m: m[0] if m[0].startswith("sentiment_nbdev.") else m[0].rsplit(".", 1)[-1], text)
 
@@ -215,8 +227,10 @@ def plain_page(path: Path) -> str:
         if cell["cell_type"] == "markdown": parts.append(link_pages(cell["source"], ".html.md", f"{CONFIG.doc_url.rstrip('/')}/")); continue
         if "remove-input" not in cell["metadata"].get("tags", []): parts.append(f"```python\n{cell['source']}\n```")
         for out in cell.get("outputs", []):
-            text = "".join(out.get("data", {}).get("text/markdown") or out.get("text") or ("" if "image/png" in out.get("data", {}) else out.get("data", {}).get("text/plain", "")))
-            if text.strip(): parts.append(text.rstrip() if "text/markdown" in out.get("data", {}) else f"```text\n{text.rstrip()}\n```")
+            data = out.get("data", {})
+            if "text/markdown" in data: parts.append("".join(data["text/markdown"]).rstrip())
+            elif "image/png" not in data and (text := "".join(out.get("text", data.get("text/plain", ""))).rstrip()):
+                parts.append(f"```text\n{text}\n```")
     return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
 
 

@@ -1,5 +1,5 @@
 """The site: built without a warning, and used in a real browser. Without Chromium the browser's tests are skipped."""
-import shutil, subprocess, sys, threading
+import json, re, shutil, subprocess, sys, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,8 +12,10 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 LESSONS = ["tour", "settings", "corpus", "data", "tokenization", "collation", "models", "metrics", "evidence", "training", "resume", "lora", "prediction", "sharing",
            "comparison", "study", "reports", "findings", "speed", "cli", "processes"]
+NOTEBOOKS = sorted((ROOT/"nbs").rglob("[!.]*.ipynb"))
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium)")
 pytest.importorskip("sphinx_book_theme")
+nbpath2html = pytest.importorskip("nbdev.config").nbpath2html
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,37 @@ def test_internal_links_and_anchors_lead_somewhere(site):
             target = unquote(target).lstrip("/").split("?")[0] or "index.html"
             if not (site/target).is_file() or (anchor and target in anchors and unquote(anchor) not in anchors[target]): broken.append((name, tag[attribute]))
     assert not broken
+
+
+def words(text):
+    "The words of markdown or of a page, without what only directs the layout"
+    layout = r"<!--.*?-->|</?\w+>|!\[[^\]]*\]\([^)]*\)|\[!\w+\]|^```\w*|\]\([^)]*\)|^\d+\. "
+    text = re.sub(layout, " ", text, flags=re.S | re.M)
+    return re.findall(r"[^\W_]+", text)
+
+
+def prose(notebook):
+    "The words of each paragraph, in order"
+    cells = json.loads(notebook.read_text())["cells"]
+    return [words(part) for cell in cells if cell["cell_type"] == "markdown" for part in "".join(cell["source"]).split("\n\n")]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("ending", [".html", ".html.md"])
+def test_a_page_says_all_that_its_notebook_says(notebook, ending, site):
+    place = site/nbpath2html(Path(notebook.name)).with_suffix(ending)
+    said = " ".join(words(soup(place).find("article").get_text(" ") if ending == ".html" else place.read_text()))
+    here = 0
+    for paragraph in map(" ".join, prose(notebook)):
+        found = said.find(paragraph, here)
+        assert found >= 0, f"lost or out of order: {paragraph[:200]}"
+        here = found + len(paragraph)
+
+
+def test_no_page_shows_an_object_instead_of_what_it_means(site):
+    leak = re.compile(r"<[\w.]+ object|<(?:function|bound method|class) |OptionInfo|\b0x[0-9a-f]{6,}")
+    shown = {name: soup(site/name).get_text() for name in pages(site)} | {path.name: path.read_text() for path in site.glob("*.md")}
+    assert not [(name, match[0]) for name, text in shown.items() for match in leak.finditer(text)]
 
 
 def test_pictures_say_what_they_show(site):
