@@ -23,8 +23,16 @@ os.chdir(ROOT)
 CONFIG = get_config()
 REPOSITORY = INDEX["settings"]["git_url"]
 CELL_KEYS = {"cell_type", "id", "metadata", "source", "outputs", "execution_count", "attachments"}
-NOTEBOOKS = sorted(nbglob(as_path=True), key=lambda path: path.name)
-PAGE = {path.name: nbpath2html(Path(path.name)).stem for path in NOTEBOOKS}      # 03_tokenization.ipynb -> tokenization
+NBS = ROOT/"nbs"
+NOTEBOOKS = sorted(path.resolve() for path in nbglob(as_path=True))
+PAGE = {path: nbpath2html(path.relative_to(NBS)).with_suffix("") for path in NOTEBOOKS}      # nbs/03_tokenization.ipynb -> tokenization
+FLOORS = ("files", "corpus", "sources", "fast_path", "records", "checkpoints", "saving", "runs", "study", "reports", "bench", "cli", "processes")
+RESULTS = ("12_findings", "results", "13_speed")                                            # lessons that read records and train nothing
+PARTS = {"Start": lambda path: path.stem in ("00_tour", "teaching"),
+         "The course": lambda path: path.name[0].isdigit() and path.stem not in RESULTS,
+         "What came out": lambda path: path.stem in RESULTS,
+         "Under the hood": lambda path: path.parent.name == "engine",
+         "Reference": lambda path: path.stem in ("glossary", "contributing")}
 MODULES = {module: sorted(full for full in found if not re.search(r"\._", full)) for module, found in sorted(INDEX["syms"].items())}
 HEAD = re.compile(r"\A\s*# .*\n+(> .*(\n|\Z))*")                                     # title and description of a notebook
 NAMES = {full.removeprefix(module + "."): full for module, found in MODULES.items() if module != "sentiment_nbdev.cli" for full in found}   # commands have common names
@@ -54,20 +62,25 @@ def link_names(text: str) -> str:
     return "".join(part if n % 2 else re.sub(r"(?<![`}])`([\w.]+(?:\(\))?)`(?!`)", reference, part) for n, part in enumerate(parts))
 
 
-def link_pages(text: str, ending: str = ".ipynb", base: str = "") -> str:
-    "Links to notebooks become links to pages, links to other files of the project lead to its repository"
-    for notebook, page in PAGE.items():
-        text = re.sub(rf"\]\({re.escape(notebook)}(#[^)]*)?\)", lambda m: f"]({base}{page}{ending}{m[1] or ''})", text)
-    text = re.sub(r"(?<=!\[)([^\]]*)\]\(\.\./([^)]+\.png)\)", lambda m: f"{m[1]}]({take_picture(m[2])})", text)
-    return re.sub(r"\]\(\.\./([^)]+)\)", rf"]({REPOSITORY}/blob/main/\1)", text)
+def link_pages(text: str, path: Path, ending: str = ".ipynb", base: str | None = None) -> str:
+    "Links to notebooks become links to pages, below `base` or relative to this page; other files are shown or lie in the repository"
+    def target(match):
+        file, anchor = (path.parent/match[2]).resolve(), match[3] or ""
+        if file in PAGE:
+            page = PAGE[file].as_posix() if base is not None else os.path.relpath(PAGE[file], PAGE[path].parent)
+            return f"{match[1]}]({base or ''}{page}{ending}{anchor})"
+        inside = file.relative_to(ROOT).as_posix()
+        if match[1].startswith("!"): return f"{match[1]}]({take_picture(inside, path)})"
+        return f"{match[1]}]({REPOSITORY}/blob/main/{inside}{anchor})"
+    return re.sub(r"(!?\[[^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)", target, text)
 
 
-def take_picture(path: str) -> str:
+def take_picture(inside: str, path: Path) -> str:
     "Copy a picture of the project beside the pages"
-    place = PAGES/"pictures"/path.replace("/", "-")
+    place = PAGES/"pictures"/inside.replace("/", "-")
     place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(ROOT/path, place)
-    return f"pictures/{place.name}"
+    shutil.copy2(ROOT/inside, place)
+    return os.path.relpath(place, (PAGES/PAGE[path]).parent)
 
 
 # Lessons
@@ -113,26 +126,43 @@ def lesson_cells(path: Path) -> tuple[list[dict], dict]:
 
 def title_cell(path: Path, about: dict) -> dict:
     "Title, one-sentence description, and the way to Colab"
-    colab = f"https://colab.research.google.com/github/{CONFIG.user}/{CONFIG.repo}/blob/main/nbs/{path.name}"
+    colab = f"https://colab.research.google.com/github/{CONFIG.user}/{CONFIG.repo}/blob/main/{path.relative_to(ROOT).as_posix()}"
     text = f"# {about.get('title', path.stem)}\n\n{{.lead}}\n{about.get('description', '')}\n\n{{.colab}}\n[Open in Colab]({colab})"
-    return dict(cell_type="markdown", id="title", metadata={}, source=link_pages(text))
+    return dict(cell_type="markdown", id="title", metadata={}, source=link_pages(text, path))
 
 
 def lesson_page(path: Path) -> str:
     "A notebook for MyST-NB as JSON"
     cells, about = lesson_cells(path)
     for cell in cells:
-        if cell["cell_type"] == "markdown": cell["source"] = link_names(link_pages(cell["source"]))
-    extra = [dict(cell_type="markdown", id="toc", metadata={}, source=contents())] * (path.name == "index.ipynb")
+        if cell["cell_type"] == "markdown": cell["source"] = link_names(link_pages(cell["source"], path))
+    extra = [dict(cell_type="markdown", id="toc", metadata={}, source=contents())] * (path.stem == "index")
     kernel = dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"), language_info=dict(name="python"))
     return json.dumps(dict(cells=[title_cell(path, about), *cells, *extra], metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)
 
 
+def menu_entry(path: Path) -> str:
+    "A page in the menu, under the number that the text calls it by"
+    title, number = lesson_cells(path)[1].get("title", path.stem), re.match(r"\d+", path.name)
+    return f"{number[0]} {title} <{PAGE[path].as_posix()}>" if number else PAGE[path].as_posix()
+
+
 def contents() -> str:
-    "The tables of contents: lessons in order, then the reference"
-    lessons = [page for name, page in PAGE.items() if name[0].isdigit()]
-    others = [page for name, page in PAGE.items() if not name[0].isdigit() and name != "index.ipynb"]
-    return "\n\n".join(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{chr(10).join(pages)}\n```" for caption, pages in (("Lessons", lessons), ("Reference", [*others, "api/index"])))
+    "The menu: the parts of the book, each page in the first part that it belongs to"
+    parts, taken = [], {NBS/"index.ipynb"}
+    for caption, belongs in PARTS.items():
+        paths = sorted((path for path in NOTEBOOKS if path not in taken and belongs(path)), key=place_in_part)
+        taken |= set(paths)
+        pages = [menu_entry(path) for path in paths] + ["api/index"] * (caption == "Reference")
+        parts.append("\n".join([f"```{{toctree}}\n:hidden:\n:caption: {caption}\n", *pages, "```"]))
+    if left := set(NOTEBOOKS) - taken: raise SystemExit(f"{sorted(left)[0].name} belongs to no part of the menu: name it in PARTS")
+    return "\n\n".join(parts)
+
+
+def place_in_part(path: Path) -> tuple:
+    "Numbered pages first, the engine from the ground up, contributing last"
+    floors = list(FLOORS) if path.parent.name == "engine" else list(RESULTS)
+    return path.stem == "contributing", floors.index(path.stem) if path.stem in floors else len(floors), path.name
 
 
 # API reference
@@ -207,7 +237,7 @@ def module_summary(module: str) -> str:
 def api_page(module: str, lesson: str) -> str:
     "All entries of a module"
     entries = [api_entry(module, full) for full in MODULES[module]]
-    return f"# {module.split('.')[-1]}\n\n{module_summary(module)}\n\nThe lesson that builds it: [{lesson}](../{lesson}.ipynb)\n\n" + "\n\n".join(entries) + "\n"
+    return f"# {module.split('.')[-1]}\n\n{module_summary(module)}\n\nThe lesson that builds it: [{Path(lesson).name}](../{lesson}.ipynb)\n\n" + "\n\n".join(entries) + "\n"
 
 
 def api_index(modules: list[str]) -> str:
@@ -224,7 +254,7 @@ def plain_page(path: Path) -> str:
     cells, about = lesson_cells(path)
     parts = [f"# {about.get('title', path.stem)}", f"> {about.get('description', '')}"]
     for cell in cells:
-        if cell["cell_type"] == "markdown": parts.append(link_pages(cell["source"], ".html.md", f"{CONFIG.doc_url.rstrip('/')}/")); continue
+        if cell["cell_type"] == "markdown": parts.append(link_pages(cell["source"], path, ".html.md", f"{CONFIG.doc_url.rstrip('/')}/")); continue
         if "remove-input" not in cell["metadata"].get("tags", []): parts.append(f"```python\n{cell['source']}\n```")
         for out in cell.get("outputs", []):
             data = out.get("data", {})
@@ -236,9 +266,9 @@ def plain_page(path: Path) -> str:
 
 def llms_txt() -> str:
     "The map of the site for language models (llmstxt.org)"
-    lines = [f"- [{about.get('title')}]({CONFIG.doc_url.rstrip('/')}/{PAGE[path.name]}.html.md): {about.get('description', '')}"
-             for path in NOTEBOOKS if (about := lesson_cells(path)[1]) and path.name != "index.ipynb"]
-    about = lesson_cells(next(path for path in NOTEBOOKS if path.name == "index.ipynb"))[1]
+    lines = [f"- [{about.get('title')}]({CONFIG.doc_url.rstrip('/')}/{PAGE[path].as_posix()}.html.md): {about.get('description', '')}"
+             for path in NOTEBOOKS if (about := lesson_cells(path)[1]) and path.stem != "index"]
+    about = lesson_cells(NBS/"index.ipynb")[1]
     return f"# {about['title']}\n\n> {about['description']}\n\n## Lessons\n\n" + "\n".join(lines) + "\n"
 
 
@@ -251,11 +281,11 @@ def take_mathjax():
 
 def main():
     for folder in (PAGES, EXTRA, MATHJAX): shutil.rmtree(folder, ignore_errors=True)
-    for folder in (PAGES/"api", EXTRA): folder.mkdir(parents=True)
+    for folder in (PAGES/"api", PAGES/"engine", EXTRA/"engine"): folder.mkdir(parents=True)
     for path in NOTEBOOKS:
-        (PAGES/f"{PAGE[path.name]}.ipynb").write_text(lesson_page(path))
-        (EXTRA/f"{PAGE[path.name]}.html.md").write_text(plain_page(path))
-    lessons = {page: page for page in PAGE.values()}
+        (PAGES/f"{PAGE[path]}.ipynb").write_text(lesson_page(path))
+        (EXTRA/f"{PAGE[path]}.html.md").write_text(plain_page(path))
+    lessons = {page.name: page.as_posix() for page in PAGE.values()}
     modules = [module.split(".")[-1] for module in MODULES]
     for name in modules: (PAGES/"api"/f"{name}.md").write_text(api_page(f"sentiment_nbdev.{name}", lessons[name]))
     (PAGES/"api/index.md").write_text(api_index(modules))

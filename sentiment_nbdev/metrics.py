@@ -9,14 +9,13 @@ __all__ = ['wilson_interval', 'label_scores', 'SentimentMetric', 'reliability_bi
            'fit_temperature', 'calibrate', 'score_logits', 'compute_metrics', 'paired_difference', 'verdict']
 
 # %% ../nbs/06_metrics.ipynb #c4b1655c
-import datasets, evaluate
 import numpy as np
+import datasets, evaluate
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-
-from .settings import InputError
+from .files import InputError
 
 # %% ../nbs/06_metrics.ipynb #074cb95b
 def wilson_interval(

@@ -16,8 +16,10 @@ def settings(): return Settings(n_train=24, n_validation=16, n_test=16, max_leng
 def saved(settings, tmp_path_factory):
     "A folder with an adapter (random LoRA weights), a whole model and the logits of both on two texts"
     import torch
-    from sentiment_nbdev.lora import add_lora, save_adapter
-    from sentiment_nbdev.models import load_encoder, save_classifier, weights_sha256
+    from sentiment_nbdev.lora import add_lora
+    from sentiment_nbdev.saving import save_adapter
+    from sentiment_nbdev.models import load_encoder
+    from sentiment_nbdev.saving import save_classifier, weights_sha256
     from sentiment_nbdev.tokenization import load_tokenizer
     folder, encoder = tmp_path_factory.mktemp("saved"), load_encoder(settings)
     sha256 = weights_sha256(encoder)

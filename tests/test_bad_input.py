@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings as trials, strategies as st
 from sentiment_nbdev.prediction import Classifier, predict_file, write_rows
-from sentiment_nbdev.settings import InputError
+from sentiment_nbdev.files import InputError
 
 FEW = trials(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -16,7 +16,8 @@ WORDS = st.lists(st.sampled_from(["lovely", "<br />", "\n", "\r\n", "\x00", "\uf
 @pytest.fixture(scope="module")
 def critic(tiny_encoder, tmp_path_factory):
     "A tiny classifier and the folder it is saved in"
-    from sentiment_nbdev.models import load_encoder, save_classifier, weights_sha256
+    from sentiment_nbdev.models import load_encoder
+    from sentiment_nbdev.saving import save_classifier, weights_sha256
     from sentiment_nbdev.settings import Settings
     from sentiment_nbdev.tokenization import load_tokenizer
     chosen, folder = Settings(model=str(tiny_encoder), revision="", max_length=16, device="cpu", precision="fp32"), tmp_path_factory.mktemp("critic")/"model"

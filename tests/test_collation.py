@@ -4,7 +4,7 @@ import pytest
 import torch
 from accelerate.data_loader import prepare_data_loader, skip_first_batches
 from sentiment_nbdev.collation import LengthGroupedSampler, batches_of, length_grouped_order, padding_waste
-from sentiment_nbdev.settings import InputError
+from sentiment_nbdev.files import InputError
 
 
 def some_lengths(n): return np.random.default_rng(n).integers(3, 129, n).tolist()

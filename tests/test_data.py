@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
-from sentiment_nbdev.data import check_hub, load_reviews, looks_like_path, plan_rows, read_folder, read_rows, read_source
-from sentiment_nbdev.settings import InputError, Settings
+from sentiment_nbdev.sources import check_hub, looks_like_path, read_folder, read_rows, read_source
+from sentiment_nbdev.data import load_reviews, plan_rows
+from sentiment_nbdev.files import InputError
+from sentiment_nbdev.settings import Settings
 from stand_in_hub import COMMIT, serve
 
 REPO = Path(__file__).parents[1]
@@ -237,7 +239,8 @@ def test_imdb_sample():
 
 ASK = """
 import sys
-from sentiment_nbdev.settings import InputError, Settings
+from sentiment_nbdev.files import InputError
+from sentiment_nbdev.settings import Settings
 from sentiment_nbdev.data import load_reviews
 try: print(load_reviews(Settings(data="some/reviews", data_revision=sys.argv[1] if len(sys.argv) > 1 else "", n_train=6, n_validation=2, n_test=4)).num_rows)
 except InputError as e: print("InputError:", e)
@@ -252,7 +255,7 @@ def test_no_network_is_answered_soon(tmp_path, env):
 
 
 def test_a_silent_hub_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("sentiment_nbdev.data.HfApi", lambda: type("Silent", (), dict(repo_info=lambda *_, **__: time.sleep(60)))())
+    monkeypatch.setattr("sentiment_nbdev.sources.HfApi", lambda: type("Silent", (), dict(repo_info=lambda *_, **__: time.sleep(60)))())
     start = time.monotonic()
     with pytest.raises(InputError, match="no answer within 0.2 s"): check_hub("some/reviews", "dataset", seconds=0.2)
     assert time.monotonic() - start < 2

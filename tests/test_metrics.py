@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, log_loss
 from transformers import EvalPrediction
 from sentiment_nbdev.metrics import (SentimentMetric, compute_metrics, expected_calibration_error, label_scores,
                                      paired_difference, score_logits, verdict, wilson_interval)
-from sentiment_nbdev.settings import InputError
+from sentiment_nbdev.files import InputError
 
 
 def made_up(n, classes, seed=0):

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 from sentiment_nbdev.reports import add_record, arm_summary, compare_arms, learned, report_study
-from sentiment_nbdev.settings import InputError, Settings
-from sentiment_nbdev.study import (Arm, Study, best_rates, check_plan, chosen_rate, drop_failed, finals, fitting_sizes, known_rates, open_runs, plan_study,
-                                   rate_arms, record_file, trials, write_study)
-from sentiment_nbdev.training import RunRecord, write_record
+from sentiment_nbdev.files import InputError
+from sentiment_nbdev.settings import Settings
+from sentiment_nbdev.study import (Arm, Study, best_rates, check_plan, chosen_rate, drop_failed, finals,
+                                   fitting_sizes, known_rates, open_runs, plan_study, rate_arms, record_file, trials, write_study)
+from sentiment_nbdev.records import RunRecord, write_record
 
 SETTINGS = Settings(n_train=100, n_validation=50, n_test=200)
 TWO = (Arm("lora", "lora", {}, (1e-3,), against="full"), Arm("full", "full", {}, (5e-5,), against="full"))

@@ -6,7 +6,7 @@ import matplotlib, pytest
 from sentiment_nbdev.comparison import read_records, write_results
 from sentiment_nbdev.reports import index_numbers, report_study
 from sentiment_nbdev.study import finals, read_study, relevant_settings, trials
-from sentiment_nbdev.training import read_record
+from sentiment_nbdev.records import read_record
 
 RESULTS = Path(__file__).resolve().parent.parent/"results"
 FOLDERS = sorted(path.parent for path in RESULTS.rglob("results.json"))
@@ -65,7 +65,7 @@ def test_records_are_complete(folder):
 
 
 NUMBER = re.compile(r"(\d[\d.,]*)(?:<!--(r:([\w.-]+)|given)-->)?(\s?%(?! interval))?")
-PROSE = sorted((RESULTS.parent/"nbs").glob("*.ipynb"))   # README.md is made from one of them
+PROSE = sorted((RESULTS.parent/"nbs").rglob("[!.]*.ipynb"))   # README.md is made from one of them
 
 
 def prose(path):

@@ -10,8 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
-LESSONS = ["tour", "settings", "corpus", "data", "tokenization", "collation", "models", "metrics", "evidence", "training", "resume", "lora", "prediction", "sharing",
-           "comparison", "study", "reports", "findings", "speed", "cli", "processes"]
+COURSE = ["settings", "data", "tokenization", "collation", "models", "metrics", "training", "lora", "evidence", "comparison", "prediction"]
+ENGINE = ["files", "corpus", "sources", "fast_path", "records", "checkpoints", "saving", "runs", "study", "reports", "bench", "cli", "processes"]
+ORDER = ["tour", "teaching", *COURSE, "findings", "speed", "results", *(f"engine/{name}" for name in ENGINE)]       # of the menu
 NOTEBOOKS = sorted((ROOT/"nbs").rglob("[!.]*.ipynb"))
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium)")
 pytest.importorskip("sphinx_book_theme")
@@ -71,7 +72,7 @@ def soup(path):
 
 
 def test_every_lesson_and_module_has_a_page(site):
-    assert {f"{lesson}.html" for lesson in LESSONS} | {f"api/{path.stem}.html" for path in (ROOT/"sentiment_nbdev").glob("[a-z]*.py")} <= set(pages(site))
+    assert {f"{lesson}.html" for lesson in ORDER} | {f"api/{path.stem}.html" for path in (ROOT/"sentiment_nbdev").glob("[a-z]*.py")} <= set(pages(site))
     assert "lora.html.md" in (site/"llms.txt").read_text() and (site/"lora.html.md").is_file()
 
 
@@ -111,7 +112,7 @@ def prose(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("ending", [".html", ".html.md"])
 def test_a_page_says_all_that_its_notebook_says(notebook, ending, site):
-    place = site/nbpath2html(Path(notebook.name)).with_suffix(ending)
+    place = (site/nbpath2html(notebook.relative_to(ROOT/"nbs"))).with_suffix(ending)
     said = " ".join(words(soup(place).find("article").get_text(" ") if ending == ".html" else place.read_text()))
     here = 0
     for paragraph in map(" ".join, prose(notebook)):
@@ -122,7 +123,7 @@ def test_a_page_says_all_that_its_notebook_says(notebook, ending, site):
 
 def test_no_page_shows_an_object_instead_of_what_it_means(site):
     leak = re.compile(r"<[\w.]+ object|<(?:function|bound method|class) |OptionInfo|\b0x[0-9a-f]{6,}")
-    shown = {name: soup(site/name).get_text() for name in pages(site)} | {path.name: path.read_text() for path in site.glob("*.md")}
+    shown = {name: soup(site/name).get_text() for name in pages(site)} | {path.name: path.read_text() for path in site.rglob("*.md")}
     assert not [(name, match[0]) for name, text in shown.items() for match in leak.finditer(text)]
 
 
@@ -161,13 +162,13 @@ def test_theme_switch(page, address):
 
 
 @needs_browser
-def test_next_leads_through_all_lessons(page, address):
+def test_next_leads_through_the_whole_book(page, address):
     page.goto(address + "index.html")
-    for lesson in LESSONS:
+    for lesson in ORDER:
         page.locator("a.right-next").click()
         page.wait_for_url(f"**/{lesson}.html*")
     page.locator("a.left-prev").click()
-    page.wait_for_url(f"**/{LESSONS[-2]}.html*")
+    page.wait_for_url(f"**/{ORDER[-2]}.html*")
 
 
 @needs_browser

@@ -7,12 +7,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from sentiment_nbdev.collation import Packing, make_collator, pack, unpack
-from sentiment_nbdev.comparison import prepare_rows
+from sentiment_nbdev.fast_path import Packing, pack, unpack
+from sentiment_nbdev.collation import make_collator
+from sentiment_nbdev.runs import prepare_rows
 from sentiment_nbdev.lora import add_lora, merge_adapter
-from sentiment_nbdev.models import PADDING_FREE, PackedAttention, QuickDropout, load_encoder, packed_attention, skip_padding, skips_padding
-from sentiment_nbdev.settings import PLAIN, InputError, Settings, load_settings
-from sentiment_nbdev.speed import Job, ablation_jobs, job_model, training_flops
+from sentiment_nbdev.fast_path import PADDING_FREE, PackedAttention, QuickDropout, packed_attention, skip_padding, skips_padding
+from sentiment_nbdev.models import load_encoder
+from sentiment_nbdev.settings import PLAIN, Settings, load_settings
+from sentiment_nbdev.files import InputError
+from sentiment_nbdev.bench import Job, ablation_jobs, job_model, training_flops
 from sentiment_nbdev.training import mean_loss, predict_logits
 
 ON, OFF = Settings(padding_free="on", device="cpu", hidden_dropout=0.0), Settings(padding_free="off", device="cpu", hidden_dropout=0.0)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
-from sentiment_nbdev.settings import InputError, Settings
-from sentiment_nbdev.tokenization import (BUNDLE, BUNDLE_SHA256, file_sha256, find_bundle, find_encoder, full_lengths, length_table,
-                                          load_tokenizer, plot_lengths, show_tokens, token_lengths, tokenize, tokenize_reviews)
+from sentiment_nbdev.files import InputError
+from sentiment_nbdev.settings import Settings
+from sentiment_nbdev.sources import BUNDLE, BUNDLE_SHA256, find_bundle, find_encoder
+from sentiment_nbdev.files import file_sha256
+from sentiment_nbdev.tokenization import (full_lengths, length_table, load_tokenizer, plot_lengths,
+                                          show_tokens, token_lengths, tokenize, tokenize_reviews)
 from stand_in_hub import COMMIT, serve
 from test_data import DEAD, in_process, one_line
 
@@ -83,8 +86,10 @@ def test_missing_folder(name): assert "no model folder" in one_line(find_encoder
 # ---- the hub
 
 ASK = """
-from sentiment_nbdev.settings import InputError, Settings
-from sentiment_nbdev.tokenization import load_tokenizer, find_encoder, tokenize
+from sentiment_nbdev.files import InputError
+from sentiment_nbdev.settings import Settings
+from sentiment_nbdev.tokenization import load_tokenizer, tokenize
+from sentiment_nbdev.sources import find_encoder
 MODEL = dict()
 try: print(tokenize(["a lovely, lovely film"], load_tokenizer(Settings(**MODEL)))["input_ids"], find_encoder(Settings(**MODEL)).revision)
 except InputError as e: print("InputError:", e)

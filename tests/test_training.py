@@ -6,11 +6,12 @@ import numpy as np
 import pytest, torch
 from transformers import BertConfig, BertForSequenceClassification
 from sentiment_nbdev.collation import make_collator
-from sentiment_nbdev.comparison import prepare_rows
+from sentiment_nbdev.runs import prepare_rows
 from sentiment_nbdev.lora import add_lora
-from sentiment_nbdev.settings import InputError
-from sentiment_nbdev.resume import checkpoint_fault, seal_checkpoint
-from sentiment_nbdev.training import SentimentTrainer, make_trainer, predict_logits, read_record, training_arguments
+from sentiment_nbdev.files import InputError
+from sentiment_nbdev.checkpoints import checkpoint_fault, seal_checkpoint
+from sentiment_nbdev.training import SentimentTrainer, make_trainer, predict_logits, training_arguments
+from sentiment_nbdev.records import read_record
 
 LR = 1e-3
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT/"nbs").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT/"nbs").rglob("[!.]*.ipynb"))
 RUN = """
 import sys
 from fastcore.nbio import read_nb
@@ -32,7 +32,7 @@ def installed(tmp_path_factory):
 
 
 def test_records_travel_with_the_package(installed):
-    code = "from sentiment_nbdev.comparison import results_folder; print(results_folder())"
+    code = "from sentiment_nbdev.records import results_folder; print(results_folder())"
     run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(installed)}, cwd=installed, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == str(installed/"sentiment_nbdev"/"results")
     shipped = {path.relative_to(installed/"sentiment_nbdev"/"results") for path in (installed/"sentiment_nbdev"/"results").rglob("*.json")}

@@ -12,8 +12,10 @@ def without_solution(cell: dict) -> dict:
 
 
 out.mkdir(parents=True, exist_ok=True)
-for path in sorted((root/"nbs").glob("*.ipynb")):
+for path in sorted((root/"nbs").rglob("[!.]*.ipynb")):
+    copy = out/path.relative_to(root/"nbs")
+    copy.parent.mkdir(exist_ok=True)
     notebook = json.loads(path.read_text())
     notebook["cells"] = [without_solution(cell) for cell in notebook["cells"]]
-    (out/path.name).write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
-print(f"Wrote {len(list(out.glob('*.ipynb')))} notebooks to build/student")
+    copy.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+print(f"Wrote {len(list(out.rglob('*.ipynb')))} notebooks to build/student")
