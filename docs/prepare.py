@@ -26,8 +26,8 @@ CELL_KEYS = {"cell_type", "id", "metadata", "source", "outputs", "execution_coun
 NBS = ROOT/"nbs"
 NOTEBOOKS = sorted(path.resolve() for path in nbglob(as_path=True))
 PAGE = {path: nbpath2html(path.relative_to(NBS)).with_suffix("") for path in NOTEBOOKS}      # nbs/03_tokenization.ipynb -> tokenization
-FLOORS = ("files", "corpus", "sources", "fast_path", "records", "checkpoints", "saving", "runs", "study", "reports", "bench", "cli", "processes")
-RESULTS = ("12_findings", "results", "13_speed")                                            # lessons that read records and train nothing
+FLOORS = ("files", "pictures", "corpus", "sources", "fast_path", "records", "checkpoints", "saving", "runs", "study", "reports", "bench", "cli", "processes")
+RESULTS = ("12_findings", "13_speed", "results")                                            # lessons that read records and train nothing
 PARTS = {"Start": lambda path: path.stem in ("00_tour", "teaching"),
          "The course": lambda path: path.name[0].isdigit() and path.stem not in RESULTS,
          "What came out": lambda path: path.stem in RESULTS,
@@ -92,23 +92,24 @@ def directives(source: str) -> tuple[dict, str]:
     return found, "\n".join(lines).strip("\n")
 
 
-def picture_text(source: str, heading: str) -> str:
-    "What a picture shows, for people who cannot see it: what the plotting function says of itself"
+def picture_text(source: str, heading: str, given: str | None) -> str:
+    "What a picture shows, for people who cannot see it: what its cell says of it, else what the plotting function says of itself"
+    if given: return given
     drawn = [name for name in re.findall(r"\b(plot_\w+)\(", source) if name in NAMES]
-    told = [inspect.getdoc(find_symbol(NAMES[name])) for name in dict.fromkeys(drawn)]
-    return "; ".join(told).replace("`", "") or f"Figure in the section {heading}"
+    described = [inspect.getdoc(find_symbol(NAMES[name])) for name in dict.fromkeys(drawn)]
+    return "; ".join(described).replace("`", "") or f"Figure in the section {heading}"
 
 
 def code_cell(cell, heading: str) -> dict | None:
     "A code cell with tags instead of directives; None when nothing is left of it"
-    told, source = directives(cell.source)
+    notes, source = directives(cell.source)
     if not source: return None
     imports = all(re.match(r"(from|import)\s|\s|\)|_ = quiet|$", line) for line in source.split("\n"))
-    tags = ["remove-input"] * (told.get("echo") == "false") + ["hide-input"] * (told.get("code-fold") == "true" or imports)
+    tags = ["remove-input"] * (notes.get("echo") == "false") + ["hide-input"] * (notes.get("code-fold") == "true" or imports)
     outputs = [out for out in cell.outputs if out.get("data", {}).get("text/markdown", "?")]       # an empty table is no table
     pictured = any("image/png" in out.get("data", {}) for out in cell.outputs)
     metadata = dict(tags=tags) if tags else {}
-    if pictured: metadata["mystnb"] = dict(image=dict(alt=picture_text(source, heading)))
+    if pictured: metadata["mystnb"] = dict(image=dict(alt=picture_text(source, heading, notes.get("fig-alt"))))
     return {key: cell[key] for key in CELL_KEYS if key in cell} | dict(source=source, metadata=metadata, outputs=outputs)
 
 
@@ -153,7 +154,8 @@ def contents() -> str:
     for caption, belongs in PARTS.items():
         paths = sorted((path for path in NOTEBOOKS if path not in taken and belongs(path)), key=place_in_part)
         taken |= set(paths)
-        pages = [menu_entry(path) for path in paths] + ["api/index"] * (caption == "Reference")
+        pages = [menu_entry(path) for path in paths]
+        if caption == "Reference": pages.insert(-1, "api/index")             # contributing comes last
         parts.append("\n".join([f"```{{toctree}}\n:hidden:\n:caption: {caption}\n", *pages, "```"]))
     if left := set(NOTEBOOKS) - taken: raise SystemExit(f"{sorted(left)[0].name} belongs to no part of the menu: name it in PARTS")
     return "\n\n".join(parts)

@@ -6,3 +6,9 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/processes.html.md
 
 # %% auto #0
 __all__ = []
+
+# %% ../nbs/engine/processes.ipynb #2062e83f
+import sys
+from .cli import main
+
+if __name__ == "__main__" and "get_ipython" not in globals(): sys.exit(main())

@@ -26,16 +26,17 @@ from transformers import (AutoModelForSequenceClassification, BertConfig, Printe
                           TrainingArguments, set_seed)
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from .files import InputError, write_atomically
+from .pictures import in_our_look, new_axes, stacked_axes
 from .settings import PLAIN, Settings, choose_device, choose_precision, quiet_libraries
 from .tokenization import load_tokenizer, token_lengths
 from .collation import make_collator
 from .models import load_encoder
 from .fast_path import make_quick
-from .records import PeakMemory, Stopwatch, describe_environment, public_settings, speed_parts
+from .records import EpochTimer, PeakMemory, describe_environment, public_settings, speed_parts
 from .training import SentimentTrainer, autocast, mean_loss, predict_logits, training_arguments
 from .lora import add_lora
 from .runs import Rows
-from .comparison import markdown_table
+from .reports import markdown_table
 
 # %% ../nbs/engine/bench.ipynb #a7189ba3
 def forward_flops(
@@ -164,7 +165,7 @@ def _stock_trainer(job: Job, model, rows, folder) -> Trainer:
         save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda")
     collator = make_collator(load_tokenizer(settings))
-    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collator, callbacks=[Stopwatch()])
+    trainer = Trainer(model, arguments, train_dataset=rows, data_collator=collator, callbacks=[EpochTimer()])
     for callback in (PrinterCallback, DEFAULT_PROGRESS_CALLBACK): trainer.remove_callback(callback)
     return trainer
 
@@ -174,7 +175,7 @@ def _our_trainer(job: Job, model, rows, folder) -> SentimentTrainer:
     arguments = training_arguments(replace(job.settings, epochs=1), 1e-5, folder)
     arguments.eval_strategy = arguments.save_strategy = arguments.logging_strategy = "no"
     arguments.load_best_model_at_end = False
-    callbacks = [Stopwatch()] + job.trim * [_ReturnMemory()]
+    callbacks = [EpochTimer()] + job.trim * [_ReturnMemory()]
     return SentimentTrainer(make_quick(model, job.settings), arguments, sampling=job.settings.sampling, callbacks=callbacks,
                             train_dataset=rows, data_collator=make_collator(load_tokenizer(job.settings)))
 
@@ -214,7 +215,7 @@ def measure(
         trainer, before = make(job, model, rows, folder), psutil.Process().memory_info().rss
         with TokenCount(model) as count, PeakMemory(trainer.args.device) as peak: _ = trainer.train()
         evaluated = _evaluate(job, trainer, model, rows) if job.evaluate else {}
-    seconds = next(c.epochs for c in trainer.callback_handler.callbacks if isinstance(c, Stopwatch))[0]
+    seconds = next(c.epochs for c in trainer.callback_handler.callbacks if isinstance(c, EpochTimer))[0]
     return dict(seconds=seconds, steps=trainer.state.global_step, rows=len(rows), tokens=int(lengths.sum()),
                 computed_tokens=count.tokens, flops=training_flops(model.config, lengths, job.method),
                 eval_flops=sum(forward_flops(model.config, lengths)),
@@ -249,7 +250,7 @@ def _bench_variants(
     rounds: int = 3,    # Every variant is measured once per round
     steps: int = 20,    # Training steps per measurement
     shape: str = "",    # See `Job`
-    tell=lambda line: None,
+    log=lambda line: None,
 ) -> list[dict]:        # One per measurement: round, method, variant and what `measure` found
     "Plain, tuned and ours in turn, on the same rows"
     runs, sample = [], first_rows(rows, steps * settings.batch_size)
@@ -258,7 +259,7 @@ def _bench_variants(
             for variant in VARIANTS:
                 job = Job(variant_settings(settings, variant), method, sample, variant != "ours", shape)
                 runs.append(dict(round=number, method=method, variant=variant) | in_fresh_process(measure, job))
-                tell(f"round {number + 1}, {method}, {variant}: {runs[-1]['seconds']:.1f} s")
+                log(f"round {number + 1}, {method}, {variant}: {runs[-1]['seconds']:.1f} s")
     return runs
 
 # %% ../nbs/engine/bench.ipynb #e7ddf97a
@@ -388,7 +389,7 @@ def ablation_jobs(
 ) -> dict:              # (part, "alone" or "removed") to a Job; part "nothing" is plain and ours themselves
     "One job per part and direction; parts on which plain and ours agree are left out"
     plain = replace(settings, **PLAIN)
-    differ = [p for p in PLAIN if not p.startswith("eval_") and getattr(settings, p) != PLAIN[p]]
+    differ = [p for p in PLAIN if not p.startswith("eval_") and p != "warmup" and getattr(settings, p) != PLAIN[p]]
     parts = [p for p in differ if method == "lora" or "lora" not in p]
     changed = {("nothing", "alone"): plain, ("nothing", "removed"): settings}
     for part in parts:
@@ -396,14 +397,14 @@ def ablation_jobs(
         changed[part, "removed"] = replace(settings, **{part: PLAIN[part]})
     return {key: Job(changed[key], method, sample, evaluate=False) for key in changed}
 
-def _bench_parts(settings, rows: Rows, methods=("full", "lora"), rounds=1, steps=10, tell=lambda line: None) -> list[dict]:
+def _bench_parts(settings, rows: Rows, methods=("full", "lora"), rounds=1, steps=10, log=lambda line: None) -> list[dict]:
     "Measure every job of the ablation: one dict per measurement"
     runs, sample = [], first_rows(rows, steps * settings.batch_size)
     for number in range(rounds):
         for method in methods:
             for (part, how), job in ablation_jobs(settings, method, sample).items():
                 runs.append(dict(round=number, method=method, part=part, how=how) | in_fresh_process(measure, job))
-                tell(f"{method}, {part} {how}: {runs[-1]['seconds']:.1f} s")
+                log(f"{method}, {part} {how}: {runs[-1]['seconds']:.1f} s")
     return runs
 
 # %% ../nbs/engine/bench.ipynb #e00bf9d6
@@ -420,11 +421,12 @@ def part_speeds(
             for part, how in time if how == "alone" and part != "nothing"}
 
 # %% ../nbs/engine/bench.ipynb #036cbfa4
+@in_our_look
 def plot_parts(runs: list[dict], method: str, ax=None):
     "Speed-up of each part, alone and on top of all others"
     speeds = part_speeds(runs, method)
     order = sorted(speeds, key=lambda part: speeds[part][1])
-    ax = ax or plt.subplots(figsize=(6, 0.9 + 0.55 * len(order)))[1]
+    ax = new_axes(ax, 0.9 + 0.55 * len(order))
     y, kinds = np.arange(len(order)), (("alone, on top of plain", "#bbccee", "//"), ("with all the others", "#4477aa", ""))
     for number, (name, color, hatch) in enumerate(kinds):
         values = [speeds[p][number] for p in order]
@@ -434,8 +436,7 @@ def plot_parts(runs: list[dict], method: str, ax=None):
     ax.set_yticks(y + 0.19, [p.replace("_", " ") for p in order])
     ax.set_xlabel(f"times quicker ({method}; 1 is no gain)")
     ax.margins(x=0.15)
-    ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 # %% ../nbs/engine/bench.ipynb #dfc11bc9
@@ -468,47 +469,47 @@ def _growth_jobs(
             for (axis, n), (chosen, sample) in points.items() for variant in variants[axis]}
 
 # %% ../nbs/engine/bench.ipynb #62a6074c
-def _bench_growth(settings, rows: Rows, methods=("full", "lora"), steps: int = 20, tell=lambda line: None) -> list[dict]:
+def _bench_growth(settings, rows: Rows, methods=("full", "lora"), steps: int = 20, log=lambda line: None) -> list[dict]:
     "Measure every job of the growth curves: one dict per measurement"
     runs = []
     for method in methods:
         for (axis, value, variant), job in _growth_jobs(settings, rows, method, steps).items():
             runs.append(dict(method=method, axis=axis, value=value, variant=variant) | in_fresh_process(measure, job))
-            tell(f"{method}, {axis} {value}, {variant}: {runs[-1]['seconds']:.1f} s")
+            log(f"{method}, {axis} {value}, {variant}: {runs[-1]['seconds']:.1f} s")
     return runs
 
 # %% ../nbs/engine/bench.ipynb #c0958d50
+@in_our_look
 def plot_growth(
     runs: list[dict], # From `_bench_growth`
     axis: str,        # length, rows or batch size
     ax=None,
 ):                    # The axes
     "Milliseconds per row along one axis, by method and variant"
-    ax = ax or plt.subplots(figsize=(4, 3))[1]
+    ax = new_axes(ax, 3)
     for method, color, marker in (("full", "#4477aa", "o"), ("lora", "#ee6677", "s")):
         for variant, line in (("plain", ":"), ("ours", "-")):
             found = [r for r in runs if (r["method"], r["axis"], r["variant"]) == (method, axis, variant)]
             points = sorted((r["value"], 1e3 * r["seconds"] / r["rows"]) for r in found)
             if points:
-                ax.plot(*zip(*points), line, marker=marker, color=color, mec="black", label=f"{method}, {variant}")
+                ax.plot(*zip(*points), line, marker=marker, color=color, label=f"{method}, {variant}")
     ax.set(xscale="log", yscale="log", xlabel=dict(length="tokens per row").get(axis, axis), ylabel="milliseconds per row")
     ax.set_xticks(values := sorted({r["value"] for r in runs if r["axis"] == axis}), values, minor=False)
     ax.xaxis.set_minor_locator(plt.NullLocator())
-    ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 # %% ../nbs/engine/bench.ipynb #d40880bb
 MEASURES = ("variants", "profile", "parts", "growth")
 
-def _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, tell) -> dict:
+def _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, log) -> dict:
     "What one kind of measurement found"
     if name == "profile":
         jobs = {f"{m}, {v}": Job(variant_settings(settings, v), m, {}, shape=shape) for m in methods for v in VARIANTS}
         length = min(settings.max_length, 384)
         return dict(profiles={key: in_fresh_process(profile_step, job, length) for key, job in jobs.items()})
-    if name == "parts": return dict(runs=_bench_parts(settings, rows, methods, rounds, max(1, steps // 2), tell))
-    if name == "growth": return dict(runs=_bench_growth(settings, rows, methods, steps, tell))
-    runs = _bench_variants(settings, rows, methods, rounds, steps, shape, tell)
+    if name == "parts": return dict(runs=_bench_parts(settings, rows, methods, rounds, max(1, steps // 2), log))
+    if name == "growth": return dict(runs=_bench_growth(settings, rows, methods, steps, log))
+    runs = _bench_variants(settings, rows, methods, rounds, steps, shape, log)
     return dict(runs=runs, summary=summarise_runs(runs, peaks))
 
 # %% ../nbs/engine/bench.ipynb #b0b472f6
@@ -527,7 +528,7 @@ def bench(
     out: str | Path,           # The folder for JSON files and pictures
     methods=("full", "lora"),
     measures=("variants",),    # Names in `MEASURES`
-    rounds: int = 3, steps: int = 20, shape: str = "", tell=lambda line: None,
+    rounds: int = 3, steps: int = 20, shape: str = "", log=lambda line: None,
 ) -> str:                      # What to print: the table of the variants
     "Measure, and write one JSON file per kind of measurement"
     check_bench(methods, measures, shape)
@@ -535,7 +536,7 @@ def bench(
     for name in measures:
         peaks = {p: matrix_peak(device, p) for p in sorted({"fp32", choose_precision(settings, device)})}
         about = dict(settings=public_settings(settings), shape=shape, environment=describe_environment(settings), peaks=peaks)
-        found = about | _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, tell)
+        found = about | _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, log)
         with write_atomically(Path(out)/f"{name}.json") as path: path.write_text(json.dumps(found) + "\n")
         if name in ("parts", "growth"): _save_pictures(name, found["runs"], methods, out)
         if name == "variants": table = bench_table(found["summary"])
@@ -545,10 +546,9 @@ def bench(
 def _save_pictures(name: str, runs: list[dict], methods, out: str | Path):
     "parts.png or growth.png"
     panels = methods if name == "parts" else list(dict.fromkeys(r["axis"] for r in runs))
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.5 * len(panels), 4), layout="constrained", squeeze=False,
-                                sharey=name == "growth")
-    for panel, ax in zip(panels, axes[0]):
+    figure, axes = stacked_axes(len(panels), 4)
+    for panel, ax in zip(panels, axes):
         plot_parts(runs, panel, ax) if name == "parts" else plot_growth(runs, panel, ax)
-    if name == "growth": axes[0][0].legend(frameon=False, fontsize=9)
+    if name == "growth": axes[0].legend()
     with write_atomically(Path(out)/f"{name}.png") as path: figure.savefig(path, dpi=120, metadata=dict(Software=None))
     plt.close(figure)

@@ -213,7 +213,8 @@ Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker"
 def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, only: str | None):
     "Do the open runs of a study and report, or only list them"
     from sentiment_nbdev.reports import report_study
-    from sentiment_nbdev.study import drop_failed, open_commands, run_study, write_study
+    from sentiment_nbdev.study import drop_failed, open_commands, run_study, with_conditions, write_study
+    plan = with_conditions(plan)
     write_study(plan, out)
     if retry: say(f"Opened {drop_failed(out)} failed runs again")
     if list_: return print(*open_commands(plan, out, arguments), sep="\n")
@@ -354,8 +355,8 @@ def _plain_words(error: Exception) -> str:
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         return "error: out of memory: lower batch_size, eval_batch_size or max_length, for example --set batch_size=4"
     lost = "WORLD_SIZE" in os.environ and any(word in text for word in ("peer", "gloo", "NCCL", "TCPStore"))
-    told = "error: another process of this run has ended (its message is above): start all of them again with --resume"
-    return told if lost else ""
+    message = "error: another process of this run has ended (its message is above): start all of them again with --resume"
+    return message if lost else ""
 
 # %% ../nbs/engine/cli.ipynb #c83caba6
 def _warn(message, category, *_, **__):

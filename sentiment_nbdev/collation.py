@@ -8,11 +8,11 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/collation.html.md"""
 __all__ = ['make_collator', 'batches_of', 'padding_waste', 'length_grouped_order', 'plot_padding', 'LengthGroupedSampler']
 
 # %% ../nbs/04_collation.ipynb #d75a739b
-import matplotlib.pyplot as plt
 import numpy as np
 from torch.utils.data import Sampler
 from transformers import DataCollatorWithPadding
 from .files import InputError
+from .pictures import in_our_look, new_axes
 
 # %% ../nbs/04_collation.ipynb #2b47b697
 def make_collator(
@@ -64,20 +64,21 @@ def length_grouped_order(
     return [i for batch in batches for i in batch] + order[full:]
 
 # %% ../nbs/04_collation.ipynb #85d0d826
+@in_our_look
 def plot_padding(
     lengths,   # (N,) tokens of each row
     batches,   # Lists of row numbers, drawn from top to bottom
     ax=None,   # Matplotlib axes to draw on; None makes new ones
 ):             # The axes
     "Real tokens and padding of every row, one bar per row"
-    ax = ax or plt.subplots(figsize=(5, 4))[1]
+    ax = new_axes(ax)
     real = np.array([lengths[i] for batch in batches for i in batch])
     padding = np.array([max(lengths[i] for i in batch) for batch in batches for _ in batch]) - real
     rows = np.arange(len(real))
     ax.barh(rows, real, height=1, color="#0072b2", label="real tokens")
     ax.barh(rows, padding, left=real, height=1, color="#f3dfb5", label="padding")
     ax.set(xlabel="Tokens", ylabel="Row, in the order of the batches", ylim=(len(real) - 0.5, -0.5))
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return ax
 
 # %% ../nbs/04_collation.ipynb #47df564e

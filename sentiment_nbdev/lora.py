@@ -53,7 +53,8 @@ def _lora_config(
 ) -> LoraConfig:
     "The settings' LoRA as a PEFT config"
     return LoraConfig(task_type="SEQ_CLS", r=settings.lora_r, lora_alpha=settings.lora_alpha,
-                      lora_dropout=settings.lora_dropout, target_modules=list(settings.lora_targets))
+                      lora_dropout=settings.lora_dropout, target_modules=list(settings.lora_targets),
+                      use_rslora=settings.lora_scaling == "alpha/sqrt(r)")
 
 # %% ../nbs/08_lora.ipynb #62a8ada0
 def check_trains(

@@ -1,4 +1,4 @@
-"""How good is it, how sure are we, and is one model really better than another?
+"""How good is it, and how sure are we?
 
 Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/metrics.html.md"""
 
@@ -6,14 +6,14 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/metrics.html.md"""
 
 # %% auto #0
 __all__ = ['wilson_interval', 'label_scores', 'SentimentMetric', 'reliability_bins', 'expected_calibration_error',
-           'fit_temperature', 'calibrate', 'score_logits', 'compute_metrics', 'paired_difference', 'verdict']
+           'fit_temperature', 'calibrate', 'score_logits', 'compute_metrics']
 
 # %% ../nbs/06_metrics.ipynb #c4b1655c
 import numpy as np
 import datasets, evaluate
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from .files import InputError
 
@@ -169,49 +169,3 @@ def compute_metrics(
         return dict(accuracy=0.0, f1=0.0, mcc=0.0, nll=float("nan"), ece=float("nan")) # it diverged
     scores = score_logits(logits, prediction.label_ids)
     return {name: scores[name] for name in ("accuracy", "f1", "mcc", "nll", "ece")}
-
-# %% ../nbs/06_metrics.ipynb #a42ff9c2
-def _right_or_wrong(name: str, column) -> np.ndarray:
-    "(N,) floats 0 or 1, or an `InputError`"
-    column = np.asarray(column, float)
-    if column.ndim != 1 or not column.size or not np.isin(column, (0, 1)).all():
-        raise InputError(f"{name} must be a list of 0 (wrong) and 1 (right), one per row: compare predictions with labels first")
-    return column
-
-def _bootstrap_interval(d, level: float, seed: int) -> tuple:
-    "Where the mean of (N,) differences would lie with other rows; the rule of three when all rows are alike"
-    margin = (1 - (1 - level) ** (1 / len(d))) * (1 + abs(d[0]))  # doubled when one model wins every row
-    if len(set(d)) == 1: return tuple(np.clip([d[0] - margin, d[0] + margin], -1, 1))
-    return bootstrap((d,), np.mean, confidence_level=level, method="percentile", batch=max(1, 10**7 // len(d)),
-                     rng=np.random.default_rng(seed)).confidence_interval
-
-# %% ../nbs/06_metrics.ipynb #c8c8aa85
-def paired_difference(
-    correct_a,           # (N,) 0 or 1: model A was right on the row
-    correct_b,           # (N,) the same rows, model B
-    level: float = 0.95, # Level of the interval
-    seed: int = 0,       # Seed of the bootstrap
-) -> dict:               # difference (b - a), low, high (shares of 1), mcnemar_p, n, level
-    "How much more often B is right than A on the same rows: paired bootstrap and McNemar's exact test"
-    a, b = _right_or_wrong("correct_a", correct_a), _right_or_wrong("correct_b", correct_b)
-    if len(a) != len(b):
-        raise InputError(f"model A has {len(a)} rows and model B {len(b)}: score both on the same rows")
-    d = b - a
-    low, high = _bootstrap_interval(d, level, seed)
-    p = binomtest(int((d > 0).sum()), int((d != 0).sum())).pvalue if d.any() else 1.0
-    return dict(difference=float(d.mean()), low=float(low), high=float(high), mcnemar_p=float(p), n=len(d), level=level)
-
-# %% ../nbs/06_metrics.ipynb #06f060dd
-def verdict(
-    result: dict,  # From `paired_difference`
-    name_a: str,
-    name_b: str,
-) -> str:          # One sentence, in percentage points
-    "What the paired difference lets us say; a difference is shown only if bootstrap and McNemar agree"
-    level = result.get("level", 0.95)
-    interval = f"{100 * level:g} % interval {100 * result['low']:z.1f} to {100 * result['high']:z.1f} points"
-    if result["low"] <= 0 <= result["high"]: return f"no difference shown ({interval})"
-    if result.get("mcnemar_p", 0) >= 1 - level:
-        return f"no difference shown ({interval}, but McNemar's p = {result['mcnemar_p']:.2f}: too few rows differ)"
-    word = "higher" if result["difference"] > 0 else "lower"
-    return f"{name_b} {word} than {name_a} by {100 * abs(result['difference']):.1f} points ({interval})"

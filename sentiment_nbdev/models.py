@@ -9,12 +9,12 @@ __all__ = ['find_head', 'load_encoder', 'ParameterCount', 'count_parameters', 'p
 
 # %% ../nbs/05_models.ipynb #f66670a2
 from dataclasses import dataclass
-import matplotlib.pyplot as plt
 import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 from .files import InputError
+from .pictures import in_our_look, new_axes
 from .settings import Settings
 from .sources import find_encoder
 from .data import label_maps
@@ -86,14 +86,15 @@ def count_parameters(
     return ParameterCount(sum(p.numel() for p in parameters if p.requires_grad), sum(p.numel() for p in parameters))
 
 # %% ../nbs/05_models.ipynb #17dddb1e
+@in_our_look
 def plot_trainable(
     counts: dict[str, ParameterCount], # Name of a method to its count
     ax=None,                           # Matplotlib axes to draw on
 ):                                     # The axes
     "Trained share of the parameters by method, on a logarithmic axis"
-    ax = ax or plt.subplots(figsize=(6, 0.8 + 0.4 * len(counts)))[1]
+    ax = new_axes(ax, 0.8 + 0.4 * len(counts))
     for y, count in enumerate(counts.values()):
-        ax.plot(100 * count.fraction, y, "o", color="#4477aa", mec="black")
+        ax.plot(100 * count.fraction, y, "o", color="#4477aa")
         ax.annotate(f"{count.trainable:,}", (100 * count.fraction, y), xytext=(0, 7), textcoords="offset points",
                     ha="center", fontsize=9)
     lowest = min(100 * count.fraction for count in counts.values())
@@ -101,5 +102,4 @@ def plot_trainable(
            yticks=range(len(counts)), yticklabels=list(counts), ylim=(-0.6, len(counts) - 0.4))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.grid(axis="x", alpha=0.3)
-    ax.spines[["top", "right"]].set_visible(False)
     return ax

@@ -178,8 +178,8 @@ def label_texts(
     texts: list[str],       # N texts
 ) -> Dataset:               # text, predicted, probability, error
     "Texts and their labels as rows"
-    told, features = dict(text=texts) | _label_batch(classifier, texts), Features(text=Value("string"), **ANSWER)
-    return Dataset.from_dict(told, features=features)
+    columns, features = dict(text=texts) | _label_batch(classifier, texts), Features(text=Value("string"), **ANSWER)
+    return Dataset.from_dict(columns, features=features)
 
 # %% ../nbs/11_prediction.ipynb #1de0f705
 def find_text_column(

@@ -6,7 +6,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/runs.html.md"""
 
 # %% auto #0
 __all__ = ['PENALTIES', 'Rows', 'prepare_rows', 'fit_logistic', 'encoder_features', 'set_head', 'fit_probe', 'fit_tfidf',
-           'run_bow', 'train_method', 'lr_tries', 'save_run', 'run_method', 'train_and_save']
+           'run_bow', 'train_method', 'trial_rates', 'save_run', 'run_method', 'train_and_save']
 
 # %% ../nbs/engine/runs.ipynb #6cb406c0
 import gc, shutil, time
@@ -19,7 +19,7 @@ from datasets import DatasetDict
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from .files import InputError, claim
+from .files import InputError, folder_lock
 from .settings import Settings, choose_device
 from .data import load_reviews
 from .tokenization import load_tokenizer, tokenize_reviews
@@ -148,12 +148,12 @@ def train_method(
     return model, fine_tune(model, rows.tokens, rows.tokenizer, settings, method), sha256
 
 # %% ../nbs/engine/runs.ipynb #895136d1
-def lr_tries(
+def trial_rates(
     lr: float, # The starting value
-    tries: int,
+    trials: int,
 ) -> list[float]:
     "Learning rates a factor 2 apart around the starting value (an even number has one more above)"
-    return [lr * 2.0 ** (i - (tries - 1) // 2) for i in range(tries)]
+    return [lr * 2.0 ** (i - (trials - 1) // 2) for i in range(trials)]
 
 # %% ../nbs/engine/runs.ipynb #a58f34a5
 def _tune_method(
@@ -164,16 +164,16 @@ def _tune_method(
 ) -> tuple:              # (model, record, fingerprint) of the best try
     "Train once per learning rate and keep the best by validation"
     if method == "probe": return train_method(method, rows, settings)
-    best, tried = None, []
+    best, trials = None, []
     gc.collect()                                         # the model of the run before, so that it does not count in the peak
-    for lr in lr_tries(getattr(settings, f"lr_{method}"), settings.lr_trials):
+    for lr in trial_rates(getattr(settings, f"lr_{method}"), settings.lr_trials):
         run = train_method(method, rows, replace(settings, **{f"lr_{method}": lr}), checkpoints and checkpoints/f"lr-{lr:g}")
         if run[1].status != "done": problem = run[1].error; continue
         score = run[1].validation["accuracy"], -run[1].validation["nll"]
-        tried.append(dict(lr=lr, accuracy=score[0], nll=-score[1]))
+        trials.append(dict(lr=lr, accuracy=score[0], nll=-score[1]))
         if best is None or score > best[0]: best = score, run
     if best is None: raise InputError(problem)
-    best[1][1].tried = tried
+    best[1][1].trials = trials
     return best[1]
 
 # %% ../nbs/engine/runs.ipynb #548b0bc9
@@ -216,7 +216,7 @@ def train_and_save(
     out, rows = Path(out), prepare_rows(settings)
     kept = out.with_name(f"{out.name}-checkpoints")
     if not first_process(): return run_method(method, rows, settings, out, kept)
-    with claim(out):
+    with folder_lock(out):
         try:
             if method != "probe": open_run(kept, run_plan(method, rows.tokens, settings), resume)
             record = run_method(method, rows, settings, out, kept)

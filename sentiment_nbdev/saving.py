@@ -18,7 +18,7 @@ from .files import CARD, InputError, write_atomically
 from .settings import Settings, change_settings
 from .sources import check_hub
 from .models import load_encoder
-from .records import RunRecord, public_settings, read_record
+from .records import RunRecord, public_settings, read_record, written_settings
 
 # %% ../nbs/engine/saving.ipynb #468657c7
 def weights_sha256(
@@ -39,8 +39,9 @@ def write_card(
     base_sha256: str,    # Fingerprint of the encoder before the training
 ):
     "Write `sentiment.json`: what the folder holds and how it was made"
-    told = public_settings(settings)
-    card = dict(kind=kind, base_model=told["model"], base_revision=told["revision"], base_sha256=base_sha256, settings=told)
+    payload = public_settings(settings)
+    card = dict(kind=kind, base_model=payload["model"], base_revision=payload["revision"],
+                base_sha256=base_sha256, settings=payload)
     (Path(folder)/CARD).write_text(json.dumps(card, indent=1))
 
 # %% ../nbs/engine/saving.ipynb #1dc8296e
@@ -84,9 +85,9 @@ def save_adapter(
     base_sha256: str,    # Fingerprint of the encoder, from `weights_sha256`
 ) -> Path:
     "Save LoRA and head with a card that names the encoder by hub name, commit and fingerprint"
-    told, config = public_settings(settings), model.peft_config["default"]
+    payload, config = public_settings(settings), model.peft_config["default"]
     before = config.base_model_name_or_path, config.revision
-    config.base_model_name_or_path, config.revision = told["model"] or "", told["revision"]
+    config.base_model_name_or_path, config.revision = payload["model"] or "", payload["revision"]
     try:
         with write_atomically(folder) as temporary:
             model.save_pretrained(temporary, save_embedding_layers=False)
@@ -100,10 +101,7 @@ def card_settings(
     folder: str | Path, # A folder saved by this package
 ) -> Settings:          # The settings it was trained with; model and revision as far as others can use them
     "The settings in the card of a saved model"
-    card = read_card(folder)
-    told = {name: tuple(value) if isinstance(value, list) else value for name, value in card.get("settings", {}).items()}
-    told |= dict(model=told.get("model") or "", revision=told.get("revision") or "")
-    try: return Settings(**told)
+    try: return written_settings(read_card(folder).get("settings", {}))
     except TypeError as e:
         raise InputError(f"{folder}/sentiment.json is from another version of this package: {e}") from None
 

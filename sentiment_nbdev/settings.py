@@ -65,6 +65,7 @@ class TrainingSettings:
     optimizer: str = option("adamw_torch_fused", "adamw_torch_fused or adamw_torch: the same steps, one kernel or many")
     lr_full: float = option(5e-5, "learning rate of full fine-tuning")
     lr_lora: float = option(1e-3, "learning rate of LoRA")
+    warmup: float = option(0.1, "share of the steps over which the learning rate rises from 0")
     lr_trials: int = option(1, "learning rates each method tries, a factor 2 apart; validation accuracy picks")
     weight_decay: float = option(0.01, "AdamW weight decay")
     device: str = option("auto", "auto, cuda, mps or cpu")
@@ -75,7 +76,8 @@ class TrainingSettings:
 class LoRASettings:
     "The low-rank update"
     lora_r: int = option(4, "rank of the update")
-    lora_alpha: int = option(32, "the update is scaled by alpha / r")
+    lora_alpha: int = option(32, "numerator of the update's scale")
+    lora_scaling: str = option("alpha/r", "scale of the update: alpha/r, or alpha/sqrt(r) (rank-stabilised)")
     lora_dropout: float = option(0.0, "dropout on the update's input")
     lora_targets: tuple[str, ...] = option(("query", "value"), "names of the linear layers that get an update")
 
@@ -83,11 +85,12 @@ class LoRASettings:
 CHOICES = dict(truncation_side=("left", "right"), sampling=("group_by_length", "random"), eval_order=("by_length", "as_given"),
                device=("auto", "cuda", "mps", "cpu"), precision=("auto", "fp32", "bf16", "fp16"),
                padding_free=("auto", "on", "off"), quick_dropout=("auto", "on", "off"),
-               optimizer=("adamw_torch_fused", "adamw_torch"),
+               optimizer=("adamw_torch_fused", "adamw_torch"), lora_scaling=("alpha/r", "alpha/sqrt(r)"),
                profile=("embedded", "imdb", "original"))
 AT_LEAST = dict(n_train=1, n_validation=1, n_test=1, max_length=3, epochs=1, batch_size=1, eval_batch_size=1,
                 lr_trials=1, lora_r=1, lora_alpha=1, weight_decay=0)
-BETWEEN = dict(lr_full=(0, 1), lr_lora=(0, 1), attention_dropout=(0, 1), hidden_dropout=(0, 1), lora_dropout=(0, 1),
+BETWEEN = dict(lr_full=(0, 1), lr_lora=(0, 1), warmup=(0, 1),
+               attention_dropout=(0, 1), hidden_dropout=(0, 1), lora_dropout=(0, 1),
                seed=(0, 2**32), sample_seed=(0, 2**32))
 
 # %% ../nbs/01_settings.ipynb #1fc012d5
@@ -119,7 +122,7 @@ _IMDB = dict(model="google-bert/bert-base-uncased", revision=PINS["google-bert/b
              data="stanfordnlp/imdb", data_revision=PINS["stanfordnlp/imdb"], n_validation=500, max_length=512)
 PLAIN = dict(precision="fp32", padding_free="off", quick_dropout="off", sampling="random",    # what the original notebook did
              attention_dropout=0.1, hidden_dropout=0.1, lora_dropout=0.01,
-             optimizer="adamw_torch", eval_order="as_given", eval_batch_size=8)
+             optimizer="adamw_torch", eval_order="as_given", eval_batch_size=8, warmup=0.0)
 PROFILES = dict(
     embedded={},
     imdb=dict(_IMDB, batch_size=16, lr_full=3e-5, lr_lora=5e-4),

@@ -6,7 +6,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/sources.html.md""
 
 # %% auto #0
 __all__ = ['IN_PLAIN_WORDS', 'FORMATS', 'REMEDIES', 'SPLITS', 'WEIGHTS', 'BUNDLE', 'BUNDLE_SHA256', 'read_rows', 'read_folder',
-           'looks_like_path', 'hub_cached', 'check_hub', 'read_source', 'EncoderSource', 'find_bundle', 'find_encoder']
+           'looks_like_path', 'hub_cached', 'check_hub', 'read_source', 'EncoderSource', 'find_bundle', 'find_encoder',
+           'check_tokenizer']
 
 # %% ../nbs/engine/sources.ipynb #96aa1895
 import logging, os, tempfile, threading, warnings
@@ -228,3 +229,20 @@ def find_encoder(
     if copy := hub_cached(name, "model", settings.revision): return EncoderSource(str(copy), None)
     check_hub(name, "model", settings.revision)
     return EncoderSource(name, settings.revision or None)
+
+# %% ../nbs/engine/sources.ipynb #bf259e9b
+def check_tokenizer(
+    tokenizer,          # As loaded
+    config,             # The encoder's config
+    settings: Settings,
+):
+    "Raise an `InputError` unless tokenizer, length limit and model fit each other"
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= config.pad_token_id + 1 # their first position comes after the padding id
+    if positions and settings.max_length > positions:
+        raise InputError(f"max_length is {settings.max_length}, but {settings.model} has {positions} positions: "
+                         f"lower --max-length to {positions} or less")
+    if not config.vocab_size/2 < len(tokenizer) <= config.vocab_size:
+        raise InputError(f"{settings.model} has a tokenizer of {len(tokenizer)} tokens and a model of {config.vocab_size}: "
+                         "save the model's own tokenizer beside it")

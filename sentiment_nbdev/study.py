@@ -6,11 +6,12 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/study.html.md"""
 
 # %% auto #0
 __all__ = ['LENGTH_BINS', 'RATES', 'PLAN', 'LAYERS', 'TARGETS', 'SIZES', 'ARMS', 'STUDIES', 'SOURCE', 'QUICK',
-           'relevant_settings', 'Run', 'texts_sha256', 'diverged', 'execute', 'record_file', 'shared_rows', 'try_run',
-           'rate_grid', 'Arm', 'Study', 'trials', 'read_runs', 'check_same_rows', 'chosen_rate', 'at_edge', 'finals',
-           'study_size', 'count_done', 'open_runs', 'run_study', 'open_commands', 'write_study', 'check_plan',
-           'read_study', 'rate_arms', 'target_arms', 'label_arms', 'truncation_arms', 'trap_arms', 'best_rates',
-           'known_rates', 'drop_failed', 'quick_settings', 'all_test_rows', 'fitting_sizes', 'plan_study', 'grid_arms']
+           'relevant_settings', 'Conditions', 'Run', 'texts_sha256', 'diverged', 'execute', 'record_file',
+           'shared_rows', 'try_run', 'rate_grid', 'Arm', 'Study', 'data_fingerprint', 'with_conditions', 'trial_runs',
+           'read_runs', 'check_same_rows', 'chosen_rate', 'at_edge', 'test_runs', 'study_size', 'count_done',
+           'open_runs', 'run_study', 'open_commands', 'write_study', 'check_plan', 'read_study', 'rate_arms',
+           'target_arms', 'label_arms', 'truncation_arms', 'trap_arms', 'best_rates', 'known_rates', 'drop_failed',
+           'quick_settings', 'all_test_rows', 'fitting_sizes', 'plan_study', 'grid_arms']
 
 # %% ../nbs/engine/study.ipynb #badf4066
 import gc, hashlib, json, shlex, tempfile, time
@@ -19,16 +20,19 @@ from functools import lru_cache
 from itertools import product
 from pathlib import Path
 import numpy as np
+import torch
 from tqdm import tqdm
-from .files import InputError, Taken, claim, write_atomically
+from .files import InputError, Taken, folder_lock, write_atomically
 from .settings import (FIELDS, METHODS, EncoderSettings, LoRASettings, RowSettings, Settings, change_settings,
-                                      parse_value, profile_settings)
+                                      choose_device, choose_precision, parse_value, profile_settings)
 from .sources import looks_like_path, read_source
 from .data import plan_rows
 from .tokenization import full_lengths
-from .records import RunRecord, public_settings, read_record, write_record
+from .models import load_encoder
+from .records import RunRecord, public_settings, read_record, write_record, written_settings
 from .training import open_test
-from .runs import Rows, lr_tries, prepare_rows, run_bow, save_run, train_method
+from .saving import weights_sha256
+from .runs import Rows, prepare_rows, run_bow, save_run, train_method, trial_rates
 
 # %% ../nbs/engine/study.ipynb #ced33fbb
 def relevant_settings(
@@ -44,17 +48,30 @@ def relevant_settings(
 
 # %% ../nbs/engine/study.ipynb #c5f45e6c
 @dataclass(frozen=True)
+class Conditions:
+    "What can change the outcome of a run beside its settings; empty where nobody asked"
+    data: str = ""      # Fingerprint of all texts and labels of the data
+    encoder: str = ""   # Fingerprint of the encoder's weights
+    precision: str = "" # Number format, as this machine chooses it
+    threads: int = 0    # More of them add up in another order
+
+# %% ../nbs/engine/study.ipynb #4c46ce80
+@dataclass(frozen=True)
 class Run:
     "One training, planned"
     method: str
     settings: Settings
-    test: bool = False # Whether the test rows may be seen
+    test: bool = False                    # Whether the test rows may be seen
+    conditions: Conditions = Conditions()
 
     @property
     def id(self) -> str:
         "Twelve hexadecimal digits that stand for all that can change the outcome"
-        told = json.dumps([self.method, self.test, relevant_settings(self.method, self.settings)], sort_keys=True)
-        return hashlib.sha256(told.encode()).hexdigest()[:12]
+        settings, conditions = relevant_settings(self.method, self.settings), asdict(self.conditions)
+        if settings.get("precision") == "auto" and self.conditions.precision: settings["precision"] = conditions["precision"]
+        if self.method == "bow": conditions = dict(data=self.conditions.data)
+        payload = json.dumps([self.method, self.test, settings, conditions], sort_keys=True)
+        return hashlib.sha256(payload.encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:
@@ -96,7 +113,9 @@ def _train(run: Run, rows: Rows) -> RunRecord:
     model, record, sha256 = train_method(run.method, rows, run.settings)
     with tempfile.TemporaryDirectory() as folder:
         record.cost["artefact_bytes"] = save_run(run.method, model, rows, run.settings, sha256, Path(folder)/"model")
-    record.environment["encoder_sha256"] = sha256
+    if sha256 != (run.conditions.encoder or sha256):
+        raise InputError(f"the encoder {run.settings.model} has changed since the study was planned: start one in a new folder")
+    record.environment |= dict(encoder_sha256=sha256)
     if diverged(record): return replace(record, status="diverged")
     try: return open_test(record, model, rows.tokens, rows.tokenizer, run.settings) if run.test else record
     except InputError: return replace(record, status="diverged")      # logits of the test rows that are no numbers
@@ -116,6 +135,7 @@ def execute(
     record.history = dict(loss=record.history["loss"]) if record.history else {}
     if not record.correct: return record
     record.rows["test"]["texts_sha256"] = texts_sha256(rows)
+    if run.conditions.data: record.environment |= dict(data_sha256=run.conditions.data)
     return replace(record, by_length=_score_by_length(rows, record.correct))
 
 # %% ../nbs/engine/study.ipynb #b2c280e9
@@ -139,7 +159,7 @@ def try_run(
     "Do a run and write its record, unless another process is at it or has just done it"
     path = record_file(run, out)
     try:
-        with claim(Path(out)/run.id):
+        with folder_lock(Path(out)/run.id):
             if path.is_file(): return False
             write_record(execute(run, shared_rows(run.settings)), path)
     except Taken: return False
@@ -165,10 +185,10 @@ class Arm:
     rates: tuple = ()                           # Learning rates to try
     against: str = ""                           # The arm that this one is compared with
 
-    def run(self, settings: Settings, seed: int, rate: float | None, test: bool) -> Run:
-        "The run of one seed and rate"
+    def settings(self, common: Settings, seed: int, rate: float | None) -> Settings:
+        "The settings of one seed and rate"
         rates = {} if rate is None else {f"lr_{self.method}": rate}
-        return Run(self.method, change_settings(settings, **self.changes, **rates, seed=seed), test)
+        return change_settings(common, **self.changes, **rates, seed=seed)
 
 # %% ../nbs/engine/study.ipynb #77d6e809
 @dataclass(frozen=True)
@@ -181,18 +201,53 @@ class Study:
     test: bool = True
     base_rates: dict = field(default_factory=dict) # Rates that were known when the study was planned
     trial_seeds: int = 0                           # How many of the seeds try the rates; 0: all
+    data_sha256: dict = field(default_factory=dict)    # Name of a data set to the fingerprint of its rows
+    encoder_sha256: dict = field(default_factory=dict) # Name of an encoder to that of its weights
+    precision: str = ""                            # Number format and threads of the machine
+    threads: int = 0
 
     def seeds_of(self, arm: Arm, trial: bool = False) -> tuple:
         "A method without randomness runs once"
         seeds = self.seeds[:self.trial_seeds] if trial and self.trial_seeds else self.seeds
         return seeds if arm.method in RATES else seeds[:1]
 
+    def run(self, arm: Arm, seed: int, rate: float | None, test: bool) -> Run:
+        "The run of one seed and rate of an arm"
+        settings = arm.settings(self.settings, seed, rate)
+        data, encoder = _source_names(settings)
+        known = self.data_sha256.get(data, ""), self.encoder_sha256.get(encoder, "")
+        return Run(arm.method, settings, test, Conditions(*known, self.precision, self.threads))
+
+def _source_names(settings: Settings) -> tuple[str, str]:
+    "What data and encoder are called where others can read it"
+    payload = public_settings(settings)
+    return payload["data"], payload["model"] or "a local folder"
+
+# %% ../nbs/engine/study.ipynb #b502e874
+def data_fingerprint(settings: Settings) -> str:
+    "SHA-256 over the texts and labels of all rows there are"
+    digest = hashlib.sha256()
+    for name, rows in sorted(read_source(settings).items()):
+        columns = [column for column in (settings.text_column, settings.label_column) if column in rows.column_names]
+        digest.update(name.encode())
+        for row in zip(*(rows[column] for column in columns)): digest.update(json.dumps(row, default=str).encode())
+    return digest.hexdigest()
+
+def with_conditions(study: Study) -> Study:
+    "The study with the fingerprints of its rows and encoders, and the number format and threads of this machine"
+    arms = [arm.settings(study.settings, study.seeds[0], None) for arm in study.arms]
+    by_data, by_encoder = ({_source_names(s)[part]: s for s in arms} for part in (0, 1))
+    trained = any(arm.method != "bow" for arm in study.arms)
+    encoders = {name: weights_sha256(load_encoder(s)) for name, s in by_encoder.items()} if trained else {}
+    return replace(study, data_sha256={name: data_fingerprint(s) for name, s in by_data.items()}, encoder_sha256=encoders,
+                   precision=choose_precision(study.settings, choose_device(study.settings)), threads=torch.get_num_threads())
+
 # %% ../nbs/engine/study.ipynb #2258ee69
-def trials(study: Study) -> list[Run]:
+def trial_runs(study: Study) -> list[Run]:
     "The runs that choose the learning rates: validation only"
-    tried = [(seed, arm) for seed in study.seeds for arm in study.arms
+    pairs = [(seed, arm) for seed in study.seeds for arm in study.arms
              if len(arm.rates) > 1 and seed in study.seeds_of(arm, trial=True)]
-    return [arm.run(study.settings, seed, rate, test=False) for seed, arm in tried for rate in arm.rates]
+    return [study.run(arm, seed, rate, test=False) for seed, arm in pairs for rate in arm.rates]
 
 def read_runs(runs: list[Run], out: str | Path) -> list[RunRecord | None]:
     "The record of each run, None for one that is not done"
@@ -210,7 +265,7 @@ def _trial_scores(study: Study, arm: Arm, out: str | Path) -> dict:
     "Learning rate to (mean validation accuracy, minus mean loss); rates with missing or failed trials are left out"
     scores, seen = {}, []
     for rate in arm.rates:
-        records = read_runs([arm.run(study.settings, seed, rate, test=False) for seed in study.seeds_of(arm, trial=True)], out)
+        records = read_runs([study.run(arm, seed, rate, test=False) for seed in study.seeds_of(arm, trial=True)], out)
         seen += [r for r in records if r]
         if any(r is None or r.status == "failed" for r in records): continue
         found = [(r.validation["accuracy"], -r.validation["nll"]) if r.status == "done" else (0.0, -np.inf) for r in records if r]
@@ -231,42 +286,42 @@ def at_edge(arm: Arm, rate: float) -> bool:
     return len(arm.rates) > 2 and rate in (min(arm.rates), max(arm.rates))
 
 # %% ../nbs/engine/study.ipynb #502b89ef
-def finals(study: Study, out: str | Path) -> list[Run]:
+def test_runs(study: Study, out: str | Path) -> list[Run]:
     "The runs that are tested, as far as the trials allow to know them"
     ready = [(arm, chosen_rate(study, arm, out)) for arm in study.arms if study.test]
-    return [arm.run(study.settings, seed, rate, test=True) for seed in study.seeds for arm, rate in ready
+    return [study.run(arm, seed, rate, test=True) for seed in study.seeds for arm, rate in ready
             if seed in study.seeds_of(arm) and (rate is not None or not arm.rates)]
 
 def study_size(study: Study) -> int:
     "All runs, those not yet known included"
-    return len(trials(study)) + study.test * sum(len(study.seeds_of(arm)) for arm in study.arms)
+    return len(trial_runs(study)) + study.test * sum(len(study.seeds_of(arm)) for arm in study.arms)
 
 def count_done(study: Study, out: str | Path) -> int:
     "Runs of this study whose record exists"
-    return sum(record_file(run, out).is_file() for run in trials(study) + finals(study, out))
+    return sum(record_file(run, out).is_file() for run in trial_runs(study) + test_runs(study, out))
 
 def open_runs(study: Study, out: str | Path) -> list[Run]:
     "What is left to do now, in order"
-    return [run for run in trials(study) + finals(study, out) if not record_file(run, out).is_file()]
+    return [run for run in trial_runs(study) + test_runs(study, out) if not record_file(run, out).is_file()]
 
 # %% ../nbs/engine/study.ipynb #3b9214fa
 def run_study(
     study: Study,
     out: str | Path,            # The study's folder
-    tell=lambda line: None,     # Gets one line per finished run
+    log=lambda line: None,     # Gets one line per finished run
     only: str | None = None,    # Do nothing but the run with this id
     wait: float = 2.0,          # Seconds between two looks when all runs are taken
 ):
     "Work on a study until it is done, alone or beside other processes"
     def wanted(): return [run for run in open_runs(study, out) if only in (None, run.id)]
-    if only and not any(run.id == only for run in trials(study) + finals(study, out)):
+    if only and not any(run.id == only for run in trial_runs(study) + test_runs(study, out)):
         raise InputError(f"{only} is no run of this study that can be done now: see --list")
     with tqdm(total=study_size(study), initial=count_done(study, out), unit="run", disable=None, dynamic_ncols=True) as bar:
         while left := wanted():
             start = time.monotonic()
             run = next((run for run in left if try_run(run, out)), None)
             if run is None: time.sleep(wait)
-            else: tell(_describe_run(run, out, time.monotonic() - start))
+            else: log(_describe_run(run, out, time.monotonic() - start))
             bar.update(count_done(study, out) - bar.n)
 
 # %% ../nbs/engine/study.ipynb #530817d6
@@ -283,8 +338,8 @@ def _describe_run(run: Run, out: str | Path, seconds: float) -> str:
     "One line on a finished run"
     record = read_record(record_file(run, out))
     found = f"validation {record.validation['accuracy']:.1%}" if record.status == "done" else record.status
-    tested = f", test {record.test['accuracy']:.1%}" if record.test else ""
-    return f"{run.name}: {found}{tested}, {seconds:.0f} s"
+    test = f", test {record.test['accuracy']:.1%}" if record.test else ""
+    return f"{run.name}: {found}{test}, {seconds:.0f} s"
 
 # %% ../nbs/engine/study.ipynb #6c2c8723
 PLAN = "study.json"
@@ -293,8 +348,8 @@ def write_study(study: Study, out: str | Path) -> Path:
     "Write the plan, or check that the folder was made for the same one; a plan without records may be replaced"
     path, begun = Path(out)/PLAN, any((Path(out)/"records").glob("*.json"))
     check_plan(study)
-    if begun and path.is_file() and _comparable(read_study(out)) != _comparable(study):
-        raise InputError(f"{out} holds another plan for {study.name}: "
+    if begun and path.is_file() and (why := _difference(read_study(out), study)):
+        raise InputError(f"{out} holds another plan for {study.name} ({why}): "
                          f"repeat its flags (they are in {PLAN}), or name a new folder with --out")
     if not (begun and path.is_file()):
         with write_atomically(path) as temporary: temporary.write_text(json.dumps(_plan_of(study), indent=1) + "\n")
@@ -305,7 +360,7 @@ def check_plan(study: Study):
     "Raise an `InputError` when a run cannot be made from its settings, or when two arms would be the same run"
     owners = {}
     for arm in study.arms:
-        run = arm.run(study.settings, study.seeds[0], arm.rates[0] if arm.rates else None, study.test)
+        run = study.run(arm, study.seeds[0], arm.rates[0] if arm.rates else None, study.test)
         if (other := owners.setdefault((run.id, arm.rates), arm.name)) != arm.name:
             raise InputError(f"the arms {other} and {arm.name} would be the same run: "
                              "leave one out (local folders count as one; use hub names)")
@@ -313,23 +368,28 @@ def check_plan(study: Study):
 # %% ../nbs/engine/study.ipynb #e2067047
 def _comparable(study: Study) -> dict:
     "The plan without what cannot change a result"
-    told = _plan_of(study)
-    aside = ("device", "profile", "lr_trials", "lr_full", "lr_lora")
-    return told | dict(base_rates={}, settings={k: v for k, v in told["settings"].items() if k not in aside})
+    plan = _plan_of(study)
+    left_out = ("device", "profile", "lr_trials", "lr_full", "lr_lora")
+    return plan | dict(base_rates={}, settings={k: v for k, v in plan["settings"].items() if k not in left_out})
+
+def _difference(begun: Study, study: Study) -> str:
+    "In what two plans differ, empty when their runs are the same"
+    old, new = _comparable(begun), _comparable(study)
+    names = dict(data_sha256="the data has changed", encoder_sha256="the encoder has changed",
+                 precision=f"{begun.precision}, here {study.precision}", threads=f"{begun.threads} threads, here {study.threads}")
+    return ", ".join(names.get(name, name) for name in new if old[name] != new[name])
 
 def _plan_of(study: Study) -> dict:
     "A study as plain data, without local paths"
-    told = asdict(study) | dict(settings=public_settings(study.settings))
-    return json.loads(json.dumps(told))
+    return json.loads(json.dumps(asdict(study) | dict(settings=public_settings(study.settings))))
 
 # %% ../nbs/engine/study.ipynb #3cce4a32
 def read_study(out: str | Path) -> Study:
     "The study that a folder was made for"
     try:
-        told = json.loads((Path(out)/PLAN).read_text())
-        listed = {name: "" if value is None else value for name, value in _tuples(told["settings"]).items()}
-        arms = tuple(Arm(**arm | dict(rates=tuple(arm["rates"]), changes=_tuples(arm["changes"]))) for arm in told["arms"])
-        return Study(**told | dict(arms=arms, settings=Settings(**listed), seeds=tuple(told["seeds"])))
+        plan = json.loads((Path(out)/PLAN).read_text())
+        arms = tuple(Arm(**arm | dict(rates=tuple(arm["rates"]), changes=_tuples(arm["changes"]))) for arm in plan["arms"])
+        return Study(**plan | dict(arms=arms, settings=written_settings(plan["settings"]), seeds=tuple(plan["seeds"])))
     except FileNotFoundError: raise InputError(f"{out} holds no study: run `sentiment study` first") from None
     except (OSError, ValueError, TypeError, KeyError) as e:
         raise InputError(f"{out}/{PLAN} is not the plan of a study: {e}") from None
@@ -353,8 +413,8 @@ def rate_arms(points: int) -> tuple:
 def target_arms(rates: dict) -> tuple:
     "Layers and ranks, one changed at a time, and the original's layers at rank 16, too; alpha / r held at 8, three rates each"
     def changes(layers, r): return dict(lora_targets=LAYERS[layers], lora_r=r, lora_alpha=8 * r)
-    tries = tuple(lr_tries(rates["lora"], 3))
-    arms = [Arm(f"{layers}, rank {r}", "lora", changes(layers, r), tries) for layers, r in TARGETS]
+    three = tuple(trial_rates(rates["lora"], 3))
+    arms = [Arm(f"{layers}, rank {r}", "lora", changes(layers, r), three) for layers, r in TARGETS]
     return tuple(replace(arm, against="query+value, rank 4") for arm in (Arm("head only", "probe"), *arms))
 
 # %% ../nbs/engine/study.ipynb #d6436a9b
@@ -390,6 +450,8 @@ def best_rates(
     ours = {m: getattr(settings, f"lr_{m}") for m in RATES}
     if not (Path(out)/PLAN).is_file(): return ours
     study, usual = read_study(out), profile_settings(settings.profile)
+    now = with_conditions(replace(study, settings=settings)) if study.data_sha256 else study
+    if (now.data_sha256, now.encoder_sha256) != (study.data_sha256, study.encoder_sha256): return ours
     def alike(m): return _apart(m, study.settings) == _apart(m, settings) and ours[m] == getattr(usual, f"lr_{m}")
     found = {arm.name: chosen_rate(study, arm, out) for arm in study.arms if len(arm.rates) > 1 and alike(arm.method)}
     return ours | {m: rate for m, rate in found.items() if rate is not None}
@@ -478,7 +540,7 @@ def grid_arms(
         for values in product(*matter.values()):
             changes = {name: parse_value(name, text.replace("+", ",")) for name, text in zip(matter, values)}
             untried = method not in RATES or f"lr_{method}" in changes
-            tries = () if untried else rate_grid(method, points) if points > 1 else (rates[method],)
+            rates_of_arm = () if untried else rate_grid(method, points) if points > 1 else (rates[method],)
             name = ", ".join([method, *(f"{name} {text}" for name, text in zip(matter, values))])
-            arms[name] = Arm(name, method, changes, tries, against=next(iter(arms), name))
+            arms[name] = Arm(name, method, changes, rates_of_arm, against=next(iter(arms), name))
     return tuple(arms.values())

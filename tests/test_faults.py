@@ -1,5 +1,5 @@
 """What a run survives: kill -9 at random moments, polite signals, a full disk, a folder that is taken, a base model that has gone."""
-import hashlib, json, os, random, resource, shutil, signal, subprocess, sys, time
+import hashlib, json, os, random, resource, shutil, signal, sys, time
 from pathlib import Path
 
 import pytest

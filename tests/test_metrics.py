@@ -7,8 +7,8 @@ from scipy.special import softmax
 from scipy.stats import binom
 from sklearn.metrics import f1_score, log_loss
 from transformers import EvalPrediction
-from sentiment_nbdev.metrics import (SentimentMetric, compute_metrics, expected_calibration_error, label_scores,
-                                     paired_difference, score_logits, verdict, wilson_interval)
+from sentiment_nbdev.metrics import SentimentMetric, compute_metrics, expected_calibration_error, label_scores, score_logits, wilson_interval
+from sentiment_nbdev.evidence import paired_difference, verdict
 from sentiment_nbdev.files import InputError
 
 

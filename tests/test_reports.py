@@ -3,11 +3,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from sentiment_nbdev.reports import add_record, arm_summary, compare_arms, learned, report_study
+from sentiment_nbdev.reports import add_record, arm_summary, compare_arms, beats_majority, report_study
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
-from sentiment_nbdev.study import (Arm, Study, best_rates, check_plan, chosen_rate, drop_failed, finals,
-                                   fitting_sizes, known_rates, open_runs, plan_study, rate_arms, record_file, trials, write_study)
+from sentiment_nbdev.study import (Arm, Study, best_rates, check_plan, chosen_rate, drop_failed, test_runs as final_runs,
+                                   fitting_sizes, known_rates, open_runs, plan_study, rate_arms, record_file, trial_runs, write_study)
 from sentiment_nbdev.records import RunRecord, write_record
 
 SETTINGS = Settings(n_train=100, n_validation=50, n_test=200)
@@ -34,7 +34,7 @@ def record(run, accuracy=0.9, status="done", rows="same", error=""):
 def fill(study, out, make):
     "Write the plan and a record for each of its runs"
     write_study(study, out)
-    for stage in (trials(study), lambda: finals(study, out)):
+    for stage in (trial_runs(study), lambda: final_runs(study, out)):
         for run in stage() if callable(stage) else stage: write_record(make(run), record_file(run, out))
     return report_study(out)
 
@@ -95,8 +95,8 @@ def test_other_cuts_of_the_same_texts_can_be_compared(tmp_path):
 
 def test_learned_knows_three_classes():
     about = dict(n=500, share_last=0.33, share_most=0.34)
-    assert learned(RunRecord("full", 1e-4, {}, {}, rows=dict(validation=about), validation=dict(accuracy=0.65)))
-    assert not learned(RunRecord("full", 1e-4, {}, {}, rows=dict(validation=about), validation=dict(accuracy=0.35)))
+    assert beats_majority(RunRecord("full", 1e-4, {}, {}, rows=dict(validation=about), validation=dict(accuracy=0.65)))
+    assert not beats_majority(RunRecord("full", 1e-4, {}, {}, rows=dict(validation=about), validation=dict(accuracy=0.35)))
 
 
 @pytest.mark.parametrize("name", ["targets", "labels", "truncation", "traps", "verdict"])
@@ -112,7 +112,7 @@ def test_every_arm_has_a_partner_or_is_one(name):
 def test_quick_is_quick(name):
     study = plan_study(name, Settings(), dict(full=5e-5, lora=1e-3), quick=True)
     check_plan(study)
-    assert all(run.settings.n_train <= 64 and run.settings.epochs == 1 and run.settings.max_length <= 32 for run in trials(study))
+    assert all(run.settings.n_train <= 64 and run.settings.epochs == 1 and run.settings.max_length <= 32 for run in trial_runs(study))
     assert all(arm.changes.get("n_train", 0) <= 64 and arm.changes.get("max_length", 0) <= 32 for arm in study.arms)
 
 
@@ -141,7 +141,7 @@ def test_failed_runs_can_be_opened_again(tmp_path):
 def test_added_records_do_not_spoil_a_table(tmp_path):
     study = Study("own", TWO, SETTINGS, seeds=(1,))
     fill(study, tmp_path/"own", record)
-    run = finals(study, tmp_path/"own")[0]
+    run = final_runs(study, tmp_path/"own")[0]
     folder = add_record(record_file(run, tmp_path/"own"), tmp_path)
     before = sorted(folder.rglob("*"))
     write_record(record(run, rows="other"), tmp_path/"other.json")

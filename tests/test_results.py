@@ -3,9 +3,9 @@ import json, re, shutil
 from pathlib import Path
 
 import matplotlib, pytest
-from sentiment_nbdev.comparison import read_records, write_results
+from sentiment_nbdev.reports import read_records, write_results
 from sentiment_nbdev.reports import index_numbers, report_study
-from sentiment_nbdev.study import finals, read_study, relevant_settings, trials
+from sentiment_nbdev.study import test_runs as final_runs, read_study, relevant_settings, trial_runs
 from sentiment_nbdev.records import read_record
 
 RESULTS = Path(__file__).resolve().parent.parent/"results"
@@ -42,10 +42,10 @@ def test_studies_follow_from_their_records(study, tmp_path):
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
 def test_study_records_are_those_of_the_plan(study):
     plan = read_study(study)
-    known = {f"{run.name}.json" for run in trials(plan) + finals(plan, study)}
+    known = {f"{run.name}.json" for run in trial_runs(plan) + final_runs(plan, study)}
     files = sorted((study/"records").glob("*.json"))
     assert files and {path.name for path in files} <= known
-    runs = {f"{run.name}.json": run for run in trials(plan) + finals(plan, study)}
+    runs = {f"{run.name}.json": run for run in trial_runs(plan) + final_runs(plan, study)}
     for path in files:
         record, run = read_record(path), runs[path.name]
         assert (record.method, record.settings["seed"], record.lr) == (run.method, run.settings.seed, getattr(run.settings, f"lr_{run.method}", None))

@@ -192,12 +192,12 @@ def test_bench_writes_what_it_prints(process, tmp_path):
     assert f"{found['summary'][2]['tokens_per_second'][0]:,.0f}" in run.stdout
 
 
-@pytest.mark.parametrize("flags, told", [
+@pytest.mark.parametrize("flags, shown", [
     (["--methods", "probe"], "unknown method 'probe'"), (["--measure", "speed"], "unknown measurement 'speed'"), (["--methods", ","], "nothing to measure"),
     (["--shape", "huge"], "unknown shape 'huge'"), (["--rounds", "0"], "greater than or equal to 1"), (["--n-train", "8"], "raise --n-train or lower --steps")])
-def test_bench_says_what_is_wrong_before_it_measures(command, flags, told):
+def test_bench_says_what_is_wrong_before_it_measures(command, flags, shown):
     code, out, err = command("bench", *flags)
-    assert code == 2 and told in err and not out and len(err.splitlines()) == 1
+    assert code == 2 and shown in err and not out and len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("method, tolerance", [("full", 0), ("lora", 0.05)])

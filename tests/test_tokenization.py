@@ -1,6 +1,5 @@
 """Sources of the encoder, wrong inputs and one cutting side: what does not fit the lesson nbs/03_tokenization.ipynb."""
 import shutil
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
-from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
 from sentiment_nbdev.sources import BUNDLE, BUNDLE_SHA256, find_bundle, find_encoder
 from sentiment_nbdev.files import file_sha256

@@ -1,5 +1,4 @@
 """The four silent errors, on the real Trainer, for full fine-tuning and for LoRA."""
-import shutil
 from dataclasses import replace
 
 import numpy as np

@@ -35,8 +35,8 @@ def test_records_travel_with_the_package(installed):
     code = "from sentiment_nbdev.records import results_folder; print(results_folder())"
     run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(installed)}, cwd=installed, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == str(installed/"sentiment_nbdev"/"results")
-    shipped = {path.relative_to(installed/"sentiment_nbdev"/"results") for path in (installed/"sentiment_nbdev"/"results").rglob("*.json")}
-    assert {path.relative_to(ROOT/"results") for path in (ROOT/"results").rglob("*.json")} == shipped
+    def data(folder): return {path.relative_to(folder) for kind in ("*.json", "*.safetensors") for path in folder.rglob(kind)}
+    assert data(ROOT/"results") == data(installed/"sentiment_nbdev"/"results")
 
 
 @pytest.mark.slow
