@@ -16,6 +16,7 @@ import ctypes, json, multiprocessing, sys, tempfile, time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import psutil, torch
@@ -27,7 +28,7 @@ from transformers import (AutoModelForSequenceClassification, BertConfig, Printe
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from .files import InputError, write_atomically
 from .pictures import in_our_look, new_axes, stacked_axes
-from .settings import PLAIN, Settings, choose_device, choose_precision, quiet_libraries
+from .settings import PLAIN, Settings, change_settings, choose_device, choose_precision, quiet_libraries
 from .tokenization import load_tokenizer, token_lengths
 from .collation import make_collator
 from .models import load_encoder
@@ -111,7 +112,7 @@ def variant_settings(
     variant: str,       # plain, tuned or ours
 ) -> Settings:
     "The settings of one of the three ways"
-    return replace(settings, **dict(plain=PLAIN, tuned=TUNED, ours={})[variant])
+    return change_settings(settings, **dict(plain=PLAIN, tuned=TUNED, ours={})[variant])
 
 # %% ../nbs/engine/bench.ipynb #49215a43
 SHAPES = {"tiny": dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64), "bert-base": {}}
@@ -135,9 +136,9 @@ def _random_encoder(
 ):                      # A BERT with random weights
     "Speed does not depend on what the weights are, only on how many"
     set_seed(settings.seed)
-    return AutoModelForSequenceClassification.from_config(BertConfig(
-        **dict(num_labels=len(settings.labels), hidden_dropout_prob=settings.hidden_dropout,
-               attention_probs_dropout_prob=settings.attention_dropout) | SHAPES[shape]))
+    config: dict[str, Any] = dict(num_labels=len(settings.labels), hidden_dropout_prob=settings.hidden_dropout,
+                                  attention_probs_dropout_prob=settings.attention_dropout) | SHAPES[shape]
+    return AutoModelForSequenceClassification.from_config(BertConfig(**config))
 
 def job_model(
     job: Job,
@@ -388,13 +389,13 @@ def ablation_jobs(
     sample: dict,       # Rows, from `first_rows`
 ) -> dict:              # (part, "alone" or "removed") to a Job; part "nothing" is plain and ours themselves
     "One job per part and direction; parts on which plain and ours agree are left out"
-    plain = replace(settings, **PLAIN)
+    plain = change_settings(settings, **PLAIN)
     differ = [p for p in PLAIN if not p.startswith("eval_") and p != "warmup" and getattr(settings, p) != PLAIN[p]]
     parts = [p for p in differ if method == "lora" or "lora" not in p]
     changed = {("nothing", "alone"): plain, ("nothing", "removed"): settings}
     for part in parts:
-        changed[part, "alone"] = replace(plain, **{part: getattr(settings, part)})
-        changed[part, "removed"] = replace(settings, **{part: PLAIN[part]})
+        changed[part, "alone"] = change_settings(plain, **{part: getattr(settings, part)})
+        changed[part, "removed"] = change_settings(settings, **{part: PLAIN[part]})
     return {key: Job(changed[key], method, sample, evaluate=False) for key in changed}
 
 def _bench_parts(settings, rows: Rows, methods=("full", "lora"), rounds=1, steps=10, log=lambda line: None) -> list[dict]:

@@ -16,7 +16,7 @@ import torch
 from transformers import TrainerCallback
 from .files import InputError, Interrupted, write_atomically
 from .settings import Settings
-from .records import RunRecord, describe_rows, public_settings
+from .records import FIRST_VERSION, RunRecord, describe_rows, public_settings
 from .training import fine_tune
 
 # %% ../nbs/engine/checkpoints.ipynb #b9cbd5dc
@@ -170,7 +170,7 @@ def open_run(
 ):
     "Raise an `InputError` unless this run may use the folder; then write the plan into it"
     path = Path(folder)/"run.json"
-    before = json.loads(path.read_text()) if path.is_file() else None
+    before = FIRST_VERSION | json.loads(path.read_text()) if path.is_file() else None
     if before and not resume:
         raise InputError(f"{folder} holds an unfinished run: add --resume to go on with it, or remove the folder to start again")
     other = [name for name in plan if before and before.get(name) != plan[name]]

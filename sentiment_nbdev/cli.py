@@ -96,11 +96,11 @@ def compare(
     chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs, seed=first)
     names = [part.strip() for part in methods.split(",") if part.strip()]
-    seeds = (chosen.seed, *(parse_value("seed", seed) for seed in others))
+    seeds = (chosen.seed, *(parse_value("seed", str(seed)) for seed in others))
     quiet_libraries()
     from sentiment_nbdev.comparison import compare as run
     out = out or Path("runs")/f"compare-{chosen.profile}"
-    report = run(chosen, out, names, seeds, say)
+    report = run(chosen, out, tuple(names), seeds, say)
     print(report)
     say(f"Wrote table.csv, comparison.png, results.json, report.md, records and models to {out}")
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 from .files import InputError, check_folder, folder_lock
-from .settings import METHODS, Settings
+from .settings import METHODS, Settings, change_settings
 from .models import load_encoder
 from .records import RunRecord, write_record
 from .lora import check_targets
@@ -41,7 +41,7 @@ def _run_seeds(
     records = []
     for seed in seeds[:1] if method in ("bow", "probe") else seeds:
         chosen = replace(settings, seed=seed)
-        if records: chosen = replace(chosen, lr_trials=1, **{f"lr_{method}": records[0].lr})
+        if records: chosen = change_settings(chosen, lr_trials=1, **{f"lr_{method}": records[0].lr})
         name = method if seed == seeds[0] else f"{method}-seed{seed}"
         records.append(run_method(method, rows, chosen, Path(out)/"models"/name))
         write_record(records[-1], record_path(records[-1], out))

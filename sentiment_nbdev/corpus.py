@@ -92,7 +92,7 @@ def corpus_rows(
     bank, rng, rows = read_bank(split), random.Random(f"{split} {seed}"), {}
     while len(rows) < SPLITS[split]:
         label, used = len(rows) % 2, set()
-        recipe, = rng.choices(list(RECIPES), RECIPES.values())
+        recipe, = rng.choices(list(RECIPES), list(RECIPES.values()))
         text = " ".join(draw(part, label, bank, rng, used) for part in recipe.split())
         rows[text] = dict(text=text, label=label, tags=tags_of(recipe))
     return rng.sample(list(rows.values()), len(rows))

@@ -43,8 +43,9 @@ def add_lora_by_hand(
 ) -> nn.Module:
     "Freeze the model and wrap each target layer in a `LoRALinear`"
     model.requires_grad_(False)
-    chosen = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and name.split(".")[-1] in targets]
-    for name in chosen: model.set_submodule(name, LoRALinear(model.get_submodule(name), r, alpha))
+    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    chosen = {name: layer for name, layer in linear.items() if name.split(".")[-1] in targets}
+    for name, layer in chosen.items(): model.set_submodule(name, LoRALinear(layer, r, alpha))
     return model
 
 # %% ../nbs/08_lora.ipynb #54445316

@@ -294,7 +294,7 @@ def compare_arms(study: Study, out) -> list[dict]:
     for arm in study.arms:
         if arm.against in (arm.name, "") or arm.against not in arms: continue
         pairs = _pair_runs(test_records(study, arms[arm.against], out), test_records(study, arm, out))
-        if pairs: found[arm.name] = method_difference(*([r.correct for r in side] for side in zip(*pairs)))
+        if pairs: found[arm.name] = method_difference([a.correct for a, _ in pairs], [b.correct for _, b in pairs])
     p_values = holm([result["p"] for result in found.values()])
     return [dict(name=name, reference=(reference := arms[name].against), **result, p_holm=p,
                  sentence=_sentence(result, p, reference, name)) for (name, result), p in zip(found.items(), p_values)]
@@ -614,6 +614,9 @@ def report_study(
 ) -> str:            # The page
     "Write report.md, summary.json and the pictures of a study, from its records alone"
     out, study = Path(out), read_study(out)
+    if any((out/"records").glob("*.json")) and not count_done(study, out):
+        raise InputError(f"{out} holds records that its plan does not name (an earlier version made them?): "
+                         "the report stays as it is")
     summaries = [arm_summary(study, arm, out) for arm in study.arms]
     comparisons, figures = compare_arms(study, out) if study.test else [], draw_study(study, out, summaries)
     for name, figure in figures.items():

@@ -20,7 +20,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from .files import InputError, folder_lock
-from .settings import Settings, choose_device
+from .settings import Settings, change_settings, choose_device
 from .data import load_reviews
 from .tokenization import load_tokenizer, tokenize_reviews
 from .models import find_head, load_encoder
@@ -123,13 +123,12 @@ def run_bow(
         fit = fit_logistic(features, labels)
     seconds, size = time.perf_counter() - start, fit.coef_.size + fit.intercept_.size
     found = [(fit.predict_log_proba(features[name]), labels[name]) for name in ("validation", "test")]
-    scores = dict(validation=score_logits(*found[0]), test=score_logits(*found[1]), calibration=calibrate(*found))
     correct = "".join("1" if right else "0" for right in fit.predict(features["test"]) == labels["test"])
     described = {name: describe_rows(split, len(settings.labels)) for name, split in rows.tokens.items()}
     cost = dict(seconds=seconds, peak_memory_bytes=peak.bytes, memory_of="process")
     return RunRecord("bow", None, public_settings(settings), dict(trainable=size, total=size, fraction=1.0),
-                     rows=described, **scores,
-                     correct=correct, cost=cost, environment=describe_environment(settings))
+                     rows=described, validation=score_logits(*found[0]), test=score_logits(*found[1]),
+                     calibration=calibrate(*found), correct=correct, cost=cost, environment=describe_environment(settings))
 
 # %% ../nbs/engine/runs.ipynb #3a4a774b
 def train_method(
@@ -167,7 +166,8 @@ def _tune_method(
     best, trials = None, []
     gc.collect()                                         # the model of the run before, so that it does not count in the peak
     for lr in trial_rates(getattr(settings, f"lr_{method}"), settings.lr_trials):
-        run = train_method(method, rows, replace(settings, **{f"lr_{method}": lr}), checkpoints and checkpoints/f"lr-{lr:g}")
+        chosen, place = change_settings(settings, **{f"lr_{method}": lr}), checkpoints and checkpoints/f"lr-{lr:g}"
+        run = train_method(method, rows, chosen, place)
         if run[1].status != "done": problem = run[1].error; continue
         score = run[1].validation["accuracy"], -run[1].validation["nll"]
         trials.append(dict(lr=lr, accuracy=score[0], nll=-score[1]))

@@ -123,7 +123,7 @@ _IMDB = dict(model="google-bert/bert-base-uncased", revision=PINS["google-bert/b
 PLAIN = dict(precision="fp32", padding_free="off", quick_dropout="off", sampling="random",    # what the original notebook did
              attention_dropout=0.1, hidden_dropout=0.1, lora_dropout=0.01,
              optimizer="adamw_torch", eval_order="as_given", eval_batch_size=8, warmup=0.0)
-PROFILES = dict(
+PROFILES: dict[str, dict[str, Any]] = dict(
     embedded={},
     imdb=dict(_IMDB, batch_size=16, lr_full=3e-5, lr_lora=5e-4),
     original=_IMDB | dict(lr_full=1e-3, lr_lora=1e-3, lora_targets=("query", "key")) | PLAIN)

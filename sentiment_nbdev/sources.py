@@ -111,10 +111,10 @@ def hub_cached(
     if kind == "dataset":
         prepared = Path(datasets.config.HF_DATASETS_CACHE)/name.replace("/", "___")
         return next((info.parent for info in sorted(prepared.glob(f"*/*/{revision}/dataset_info.json"))), None)
-    def has(file): return isinstance(try_to_load_from_cache(name, file, revision=revision or None), str)
-    try: whole = has("tokenizer_config.json") and has("model.safetensors")
+    needed = ("tokenizer_config.json", "model.safetensors")
+    try: files = [try_to_load_from_cache(name, file, revision=revision or None) for file in needed]
     except HFValidationError: return None
-    return Path(try_to_load_from_cache(name, "tokenizer_config.json", revision=revision or None)).parent if whole else None
+    return Path(str(files[0])).parent if all(isinstance(file, str) for file in files) else None
 
 # %% ../nbs/engine/sources.ipynb #b5631459
 def _ask_hub(name: str, kind: str, revision: str | None, seconds: float) -> str:

@@ -6,12 +6,12 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/study.html.md"""
 
 # %% auto #0
 __all__ = ['LENGTH_BINS', 'RATES', 'PLAN', 'LAYERS', 'TARGETS', 'SIZES', 'ARMS', 'STUDIES', 'SOURCE', 'QUICK',
-           'relevant_settings', 'Conditions', 'Run', 'texts_sha256', 'diverged', 'execute', 'record_file',
-           'shared_rows', 'try_run', 'rate_grid', 'Arm', 'Study', 'data_fingerprint', 'with_conditions', 'trial_runs',
-           'read_runs', 'check_same_rows', 'chosen_rate', 'at_edge', 'test_runs', 'study_size', 'count_done',
-           'open_runs', 'run_study', 'open_commands', 'write_study', 'check_plan', 'read_study', 'rate_arms',
-           'target_arms', 'label_arms', 'truncation_arms', 'trap_arms', 'best_rates', 'known_rates', 'drop_failed',
-           'quick_settings', 'all_test_rows', 'fitting_sizes', 'plan_study', 'grid_arms']
+           'relevant_settings', 'Conditions', 'Run', 'texts_sha256', 'diverged', 'execute', 'data_fingerprint',
+           'encoder_fingerprint', 'record_file', 'shared_rows', 'try_run', 'rate_grid', 'Arm', 'Study',
+           'with_conditions', 'trial_runs', 'read_runs', 'check_same_rows', 'chosen_rate', 'at_edge', 'test_runs',
+           'study_size', 'count_done', 'open_runs', 'run_study', 'open_commands', 'write_study', 'check_plan',
+           'read_study', 'rate_arms', 'target_arms', 'label_arms', 'truncation_arms', 'trap_arms', 'best_rates',
+           'known_rates', 'drop_failed', 'quick_settings', 'all_test_rows', 'fitting_sizes', 'plan_study', 'grid_arms']
 
 # %% ../nbs/engine/study.ipynb #badf4066
 import gc, hashlib, json, shlex, tempfile, time
@@ -21,6 +21,7 @@ from itertools import product
 from pathlib import Path
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 from .files import InputError, Taken, folder_lock, write_atomically
 from .settings import (FIELDS, METHODS, EncoderSettings, LoRASettings, RowSettings, Settings, change_settings,
@@ -43,7 +44,7 @@ def relevant_settings(
     rows, encoder, lora = ({f.name for f in fields(group)} for group in (RowSettings, EncoderSettings, LoRASettings))
     keep = dict(bow=rows, probe=rows | encoder | {"precision", "eval_batch_size"},
                 lora=set(FIELDS) - {"lr_full"}, full=set(FIELDS) - lora - {"lr_lora"})[method]
-    kept = keep - {"profile", "lr_trials", "device"}
+    kept = keep - {"profile", "lr_trials", "device", "precision"}     # the precision counts as this machine resolves it
     return {name: value for name, value in public_settings(settings).items() if name in kept}
 
 # %% ../nbs/engine/study.ipynb #c5f45e6c
@@ -67,10 +68,8 @@ class Run:
     @property
     def id(self) -> str:
         "Twelve hexadecimal digits that stand for all that can change the outcome"
-        settings, conditions = relevant_settings(self.method, self.settings), asdict(self.conditions)
-        if settings.get("precision") == "auto" and self.conditions.precision: settings["precision"] = conditions["precision"]
-        if self.method == "bow": conditions = dict(data=self.conditions.data)
-        payload = json.dumps([self.method, self.test, settings, conditions], sort_keys=True)
+        conditions = asdict(self.conditions) if self.method != "bow" else dict(data=self.conditions.data)
+        payload = json.dumps([self.method, self.test, relevant_settings(self.method, self.settings), conditions], sort_keys=True)
         return hashlib.sha256(payload.encode()).hexdigest()[:12]
 
     @property
@@ -113,9 +112,7 @@ def _train(run: Run, rows: Rows) -> RunRecord:
     model, record, sha256 = train_method(run.method, rows, run.settings)
     with tempfile.TemporaryDirectory() as folder:
         record.cost["artefact_bytes"] = save_run(run.method, model, rows, run.settings, sha256, Path(folder)/"model")
-    if sha256 != (run.conditions.encoder or sha256):
-        raise InputError(f"the encoder {run.settings.model} has changed since the study was planned: start one in a new folder")
-    record.environment |= dict(encoder_sha256=sha256)
+    record.environment |= dict(encoder_sha256=sha256, data_sha256=run.conditions.data)
     if diverged(record): return replace(record, status="diverged")
     try: return open_test(record, model, rows.tokens, rows.tokenizer, run.settings) if run.test else record
     except InputError: return replace(record, status="diverged")      # logits of the test rows that are no numbers
@@ -135,8 +132,21 @@ def execute(
     record.history = dict(loss=record.history["loss"]) if record.history else {}
     if not record.correct: return record
     record.rows["test"]["texts_sha256"] = texts_sha256(rows)
-    if run.conditions.data: record.environment |= dict(data_sha256=run.conditions.data)
     return replace(record, by_length=_score_by_length(rows, record.correct))
+
+# %% ../nbs/engine/study.ipynb #5a87b89e
+def data_fingerprint(settings: Settings) -> str:
+    "SHA-256 over the texts and labels of all rows there are"
+    digest = hashlib.sha256()
+    for name, rows in sorted(read_source(settings).items()):
+        columns = [column for column in (settings.text_column, settings.label_column) if column in rows.column_names]
+        digest.update(name.encode())
+        for row in zip(*(rows[column] for column in columns)): digest.update(json.dumps(row, default=str).encode())
+    return digest.hexdigest()
+
+def encoder_fingerprint(settings: Settings) -> str:
+    "SHA-256 of the encoder's weights; what its checkpoint lacks is drawn from one seed, whatever the run's"
+    return weights_sha256(load_encoder(replace(settings, seed=0)))
 
 # %% ../nbs/engine/study.ipynb #b2c280e9
 def record_file(run: Run, out: str | Path) -> Path:
@@ -144,12 +154,19 @@ def record_file(run: Run, out: str | Path) -> Path:
     return Path(out)/"records"/f"{run.name}.json"
 
 @lru_cache(maxsize=1)
-def _rows(settings: Settings) -> Rows: return prepare_rows(settings)
+def _rows(settings: Settings) -> tuple[Rows, str]: return prepare_rows(settings), data_fingerprint(settings)
 
-def shared_rows(settings: Settings) -> Rows:
-    "The rows of a run; runs that follow each other and differ in other settings share them"
+def shared_rows(settings: Settings) -> tuple[Rows, str]:
+    "The rows of a run and the fingerprint of their data; runs that follow each other and differ in other settings share them"
     names = {f.name for f in fields(RowSettings)} | {"model", "revision", "max_length", "truncation_side"}
     return _rows(Settings(**{name: getattr(settings, name) for name in names}))
+
+def _check_conditions(run: Run, data: str):
+    "Raise an `InputError` when the data or the encoder is no longer what the study was planned with"
+    if run.conditions.data not in ("", data):
+        raise InputError(f"the data {run.settings.data} has changed since the study was planned: start one in a new folder")
+    if run.conditions.encoder and run.conditions.encoder != encoder_fingerprint(run.settings):
+        raise InputError(f"the encoder {run.settings.model} has changed since the study was planned: start one in a new folder")
 
 # %% ../nbs/engine/study.ipynb #d84997ef
 def try_run(
@@ -161,7 +178,9 @@ def try_run(
     try:
         with folder_lock(Path(out)/run.id):
             if path.is_file(): return False
-            write_record(execute(run, shared_rows(run.settings)), path)
+            rows, data = shared_rows(run.settings)
+            _check_conditions(run, data)
+            write_record(execute(run, rows), path)
     except Taken: return False
     return True
 
@@ -190,6 +209,14 @@ class Arm:
         rates = {} if rate is None else {f"lr_{self.method}": rate}
         return change_settings(common, **self.changes, **rates, seed=seed)
 
+# %% ../nbs/engine/study.ipynb #fe6fd474
+def _sources(settings: Settings) -> tuple[str, str]:
+    "What data (with commit and columns) and encoder (with commit) are called where others can read it"
+    shown = {name: str(value or "") for name, value in public_settings(settings).items()}
+    data = [shown[name] for name in ("data", "data_revision", "text_column", "label_column")]
+    encoder = [shown["model"] or "a local folder", shown["revision"]]
+    return " ".join(filter(None, data)), " ".join(filter(None, encoder))
+
 # %% ../nbs/engine/study.ipynb #77d6e809
 @dataclass(frozen=True)
 class Study:
@@ -214,33 +241,22 @@ class Study:
     def run(self, arm: Arm, seed: int, rate: float | None, test: bool) -> Run:
         "The run of one seed and rate of an arm"
         settings = arm.settings(self.settings, seed, rate)
-        data, encoder = _source_names(settings)
+        data, encoder = _sources(settings)
         known = self.data_sha256.get(data, ""), self.encoder_sha256.get(encoder, "")
-        return Run(arm.method, settings, test, Conditions(*known, self.precision, self.threads))
-
-def _source_names(settings: Settings) -> tuple[str, str]:
-    "What data and encoder are called where others can read it"
-    payload = public_settings(settings)
-    return payload["data"], payload["model"] or "a local folder"
+        precision = self.precision if settings.precision == "auto" else settings.precision
+        return Run(arm.method, settings, test, Conditions(*known, precision, self.threads))
 
 # %% ../nbs/engine/study.ipynb #b502e874
-def data_fingerprint(settings: Settings) -> str:
-    "SHA-256 over the texts and labels of all rows there are"
-    digest = hashlib.sha256()
-    for name, rows in sorted(read_source(settings).items()):
-        columns = [column for column in (settings.text_column, settings.label_column) if column in rows.column_names]
-        digest.update(name.encode())
-        for row in zip(*(rows[column] for column in columns)): digest.update(json.dumps(row, default=str).encode())
-    return digest.hexdigest()
-
 def with_conditions(study: Study) -> Study:
     "The study with the fingerprints of its rows and encoders, and the number format and threads of this machine"
     arms = [arm.settings(study.settings, study.seeds[0], None) for arm in study.arms]
-    by_data, by_encoder = ({_source_names(s)[part]: s for s in arms} for part in (0, 1))
-    trained = any(arm.method != "bow" for arm in study.arms)
-    encoders = {name: weights_sha256(load_encoder(s)) for name, s in by_encoder.items()} if trained else {}
-    return replace(study, data_sha256={name: data_fingerprint(s) for name, s in by_data.items()}, encoder_sha256=encoders,
-                   precision=choose_precision(study.settings, choose_device(study.settings)), threads=torch.get_num_threads())
+    data = {_sources(settings)[0]: settings for settings in arms}
+    encoders = {_sources(s)[1]: s for s, arm in zip(arms, study.arms) if arm.method != "bow"}
+    device = choose_device(study.settings)
+    return replace(study, data_sha256={name: data_fingerprint(settings) for name, settings in data.items()},
+                   encoder_sha256={name: encoder_fingerprint(settings) for name, settings in encoders.items()},
+                   precision=choose_precision(study.settings, device) if encoders else "",
+                   threads=torch.get_num_threads() if encoders and device.type == "cpu" else 0)
 
 # %% ../nbs/engine/study.ipynb #2258ee69
 def trial_runs(study: Study) -> list[Run]:
@@ -278,7 +294,7 @@ def chosen_rate(study: Study, arm: Arm, out: str | Path) -> float | None:
     "The rate that validation chose; None when trials are missing, when all of them diverged, or when the arm has no rates"
     if len(arm.rates) < 2: return arm.rates[0] if arm.rates else None
     scores = _trial_scores(study, arm, out)
-    best = max(scores, key=scores.get, default=None)
+    best = max(scores, key=lambda rate: scores[rate], default=None)
     return best if len(scores) == len(arm.rates) and scores[best][0] > 0 else None
 
 def at_edge(arm: Arm, rate: float) -> bool:
@@ -315,7 +331,8 @@ def run_study(
     "Work on a study until it is done, alone or beside other processes"
     def wanted(): return [run for run in open_runs(study, out) if only in (None, run.id)]
     if only and not any(run.id == only for run in trial_runs(study) + test_runs(study, out)):
-        raise InputError(f"{only} is no run of this study that can be done now: see --list")
+        raise InputError(f"{only} is no run of this study that can be done now, "
+                         "with this data, number format and these threads: see --list")
     with tqdm(total=study_size(study), initial=count_done(study, out), unit="run", disable=None, dynamic_ncols=True) as bar:
         while left := wanted():
             start = time.monotonic()
@@ -332,6 +349,8 @@ def open_commands(
 ) -> list[str]:           # One command per open run
     "What a scheduler can start, all at once"
     given = [argument for argument in arguments if argument != "--list"]
+    if study.threads and "--threads" not in given: given += ["--threads", str(study.threads)]
+    if study.precision and study.settings.precision == "auto": given += ["--set", f"precision={study.precision}"]
     return [shlex.join(["sentiment", *given, "--run", run.id]) for run in open_runs(study, out)]
 
 def _describe_run(run: Run, out: str | Path, seconds: float) -> str:
@@ -351,9 +370,21 @@ def write_study(study: Study, out: str | Path) -> Path:
     if begun and path.is_file() and (why := _difference(read_study(out), study)):
         raise InputError(f"{out} holds another plan for {study.name} ({why}): "
                          f"repeat its flags (they are in {PLAN}), or name a new folder with --out")
+    if not begun and path.is_file() and _somebody_works(out) and _plan_of(read_study(out)) != _plan_of(study):
+        raise InputError(f"another process has begun {out} with another plan, or on another kind of machine: "
+                         "name a new folder with --out")
     if not (begun and path.is_file()):
         with write_atomically(path) as temporary: temporary.write_text(json.dumps(_plan_of(study), indent=1) + "\n")
     return Path(out)
+
+# %% ../nbs/engine/study.ipynb #9260f3a8
+def _somebody_works(out: str | Path) -> bool:
+    "Whether a run of a study is under way"
+    for lock in (Path(out)/".locks").glob("*.lock"):
+        try:
+            with FileLock(lock).acquire(timeout=0): pass
+        except Timeout: return True
+    return False
 
 # %% ../nbs/engine/study.ipynb #456d6f4b
 def check_plan(study: Study):
@@ -369,15 +400,20 @@ def check_plan(study: Study):
 def _comparable(study: Study) -> dict:
     "The plan without what cannot change a result"
     plan = _plan_of(study)
-    left_out = ("device", "profile", "lr_trials", "lr_full", "lr_lora")
+    left_out = ("device", "profile", "lr_trials", "lr_full", "lr_lora", "precision")
     return plan | dict(base_rates={}, settings={k: v for k, v in plan["settings"].items() if k not in left_out})
 
 def _difference(begun: Study, study: Study) -> str:
     "In what two plans differ, empty when their runs are the same"
     old, new = _comparable(begun), _comparable(study)
-    names = dict(data_sha256="the data has changed", encoder_sha256="the encoder has changed",
-                 precision=f"{begun.precision}, here {study.precision}", threads=f"{begun.threads} threads, here {study.threads}")
-    return ", ".join(names.get(name, name) for name in new if old[name] != new[name])
+    if study.data_sha256 and not begun.data_sha256: return "it was begun by an earlier version: only a new folder helps"
+    changed = [name for name, value in new["settings"].items() if old["settings"].get(name) != value]
+    shared = [name for part in ("data_sha256", "encoder_sha256") for name in old[part].keys() & new[part].keys()
+              if old[part][name] != new[part][name]]
+    machine = [f"{name} {old[name]}, here {new[name]}" for name in ("precision", "threads") if old[name] != new[name]]
+    other = [name for name in ("arms", "seeds", "test", "trial_seeds") if old[name] != new[name]]
+    known = changed + [f"{name} has changed" for name in shared] + machine + other
+    return ", ".join(known) or ("" if old == new else "other sources")
 
 def _plan_of(study: Study) -> dict:
     "A study as plain data, without local paths"
@@ -412,7 +448,7 @@ def rate_arms(points: int) -> tuple:
 
 def target_arms(rates: dict) -> tuple:
     "Layers and ranks, one changed at a time, and the original's layers at rank 16, too; alpha / r held at 8, three rates each"
-    def changes(layers, r): return dict(lora_targets=LAYERS[layers], lora_r=r, lora_alpha=8 * r)
+    def changes(layers, r): return dict(lora_targets=LAYERS[layers], lora_r=r, lora_alpha=8 * r, lora_scaling="alpha/r")
     three = tuple(trial_rates(rates["lora"], 3))
     arms = [Arm(f"{layers}, rank {r}", "lora", changes(layers, r), three) for layers, r in TARGETS]
     return tuple(replace(arm, against="query+value, rank 4") for arm in (Arm("head only", "probe"), *arms))
@@ -450,10 +486,11 @@ def best_rates(
     ours = {m: getattr(settings, f"lr_{m}") for m in RATES}
     if not (Path(out)/PLAN).is_file(): return ours
     study, usual = read_study(out), profile_settings(settings.profile)
-    now = with_conditions(replace(study, settings=settings)) if study.data_sha256 else study
-    if (now.data_sha256, now.encoder_sha256) != (study.data_sha256, study.encoder_sha256): return ours
     def alike(m): return _apart(m, study.settings) == _apart(m, settings) and ours[m] == getattr(usual, f"lr_{m}")
-    found = {arm.name: chosen_rate(study, arm, out) for arm in study.arms if len(arm.rates) > 1 and alike(arm.method)}
+    arms = [arm for arm in study.arms if len(arm.rates) > 1 and alike(arm.method)]
+    now = with_conditions(replace(study, settings=settings)) if arms and study.data_sha256 else study
+    if (now.data_sha256, now.encoder_sha256) != (study.data_sha256, study.encoder_sha256): return ours
+    found = {arm.name: chosen_rate(study, arm, out) for arm in arms}
     return ours | {m: rate for m, rate in found.items() if rate is not None}
 
 def _apart(method: str, settings: Settings) -> dict:

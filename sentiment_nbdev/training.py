@@ -9,7 +9,7 @@ __all__ = ['plot_losses', 'mean_loss', 'SentimentTrainer', 'evaluation_order', '
            'training_arguments', 'make_trainer', 'fine_tune', 'open_test']
 
 # %% ../nbs/07_training.ipynb #c0edf2b2
-import os, tempfile
+import math, os, tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Callable, cast
@@ -43,8 +43,8 @@ def plot_losses(
         losses = pd.Series(record.history["loss"], dtype=float)
         average = losses.ewm(alpha=0.1).mean().where(losses.notna())       # a gap where the loss was no number
         ax.plot(range(1, len(losses) + 1), average, line, color=color, label=f"{record.method}, training")
-        seen = [(e["step"], e["nll"]) for e in record.epochs]
-        ax.plot(*zip(*seen), marker, color=color, label=f"{record.method}, validation")
+        steps, seen = [e["step"] for e in record.epochs], [e["nll"] for e in record.epochs]
+        ax.plot(steps, seen, marker, color=color, label=f"{record.method}, validation")
     ax.set(xlabel="step", ylabel="loss (nats)")
     ax.legend()
     return ax
@@ -164,8 +164,11 @@ def make_trainer(
     callbacks=(),       # What else watches the training
 ) -> SentimentTrainer:
     "A trainer that selects on the validation split and never sees the test split"
+    arguments = training_arguments(settings, lr, folder, parts)
+    steps = settings.epochs * math.ceil(len(tokens["train"]) / settings.batch_size)
+    arguments.warmup_steps = int(settings.warmup * steps)    # a share would be rounded up: of a single step nothing would be left
     return SentimentTrainer(
-        make_quick(model, settings), training_arguments(settings, lr, folder, parts), sampling=settings.sampling,
+        make_quick(model, settings), arguments, sampling=settings.sampling,
         train_dataset=tokens["train"], callbacks=[EpochTimer(), *callbacks],
         eval_dataset=tokens["validation"].select(evaluation_order(tokens["validation"], settings)),
         data_collator=make_collator(tokenizer), processing_class=tokenizer, compute_metrics=compute_metrics)
@@ -215,7 +218,7 @@ def fine_tune(
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(model, tokens, tokenizer, settings, lr, checkpoints or folder, parts, callbacks)
         with PeakMemory(trainer.args.device) as peak:
-            trainer.train(resume_from_checkpoint=resume_from and str(resume_from))
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     history, epochs = _history(trainer.state.log_history)
     best = max(epochs, key=lambda epoch: epoch["accuracy"], default={})  # the first of equals, as Trainer does
     return _record(method, model, tokens, settings, lr=lr, history=history, epochs=epochs, validation=best,

@@ -249,3 +249,9 @@ def test_help_shows_defaults_and_an_example(command):
 
 def test_classifier_finds_out_what_a_folder_holds(saved):
     for kind in ("whole", "adapter"): assert Classifier.load(saved/kind).predict(["a joy"])[0].label in ("NEG", "POS")
+
+
+def test_the_package_runs_as_a_module(tmp_path):
+    "torchrun starts it in this way"
+    run = subprocess.run([sys.executable, "-m", "sentiment_nbdev", "--help"], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0 and "compare" in run.stdout

@@ -6,7 +6,8 @@ import pytest
 from sentiment_nbdev.reports import add_record, arm_summary, compare_arms, beats_majority, report_study
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
-from sentiment_nbdev.study import (Arm, Study, best_rates, check_plan, chosen_rate, drop_failed, test_runs as final_runs,
+from sentiment_nbdev.study import (Arm, Conditions, Run, Study, encoder_fingerprint, open_commands, try_run, with_conditions,
+                                    best_rates, check_plan, chosen_rate, drop_failed, test_runs as final_runs,
                                    fitting_sizes, known_rates, open_runs, plan_study, rate_arms, record_file, trial_runs, write_study)
 from sentiment_nbdev.records import RunRecord, write_record
 
@@ -130,6 +131,49 @@ def test_a_begun_study_keeps_its_rates_when_better_ones_become_known(tmp_path):
     fill(plan_study("traps", SETTINGS, dict(full=5e-5, lora=1e-3), seeds=(1,)), tmp_path/"traps", record)
     fill(Study("learning-rate", rate_arms(3), SETTINGS, seeds=(1,), test=False), tmp_path/"learning-rate", lambda run: record(run, 0.8 if run.settings.lr_lora < 1e-2 else 0.9))
     assert known_rates(SETTINGS, tmp_path/"traps") == dict(full=5e-5, lora=1e-3) != known_rates(SETTINGS, tmp_path/"targets")
+
+
+def test_a_study_knows_that_its_data_or_its_encoder_has_changed(tmp_path):
+    (tmp_path/"a.csv").write_text("text,label\n" + "\n".join(f"review {n},{'NEG' if n % 2 else 'POS'}" for n in range(60)))
+    own = replace(SETTINGS, data=str(tmp_path/"a.csv"), n_train=20, n_validation=10, n_test=10)
+    planned = with_conditions(Study("own", (Arm("bow", "bow"),), own, seeds=(1,)))
+    run, = final_runs(planned, tmp_path)
+    assert (planned.precision, planned.threads, planned.encoder_sha256) == ("", 0, {})           # a bag of words has no use for them
+    (tmp_path/"a.csv").write_text((tmp_path/"a.csv").read_text().replace("review 1,NEG", "review 1,POS"))
+    with pytest.raises(InputError, match="a.csv has changed"): try_run(run, tmp_path)
+    changed = with_conditions(Study("own", (Arm("bow", "bow"),), own, seeds=(1,)))
+    assert final_runs(changed, tmp_path)[0].id != run.id
+    with pytest.raises(InputError, match="the encoder .* has changed"):
+        try_run(Run("probe", own, conditions=Conditions(encoder="0" * 64)), tmp_path)
+
+
+def test_an_encoder_without_a_pooler_has_one_fingerprint(tmp_path, tiny_encoder):
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+    BertForMaskedLM(BertConfig.from_pretrained(tiny_encoder)).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_encoder).save_pretrained(tmp_path)
+    assert len({encoder_fingerprint(replace(SETTINGS, model=str(tmp_path), revision="", seed=seed)) for seed in (1, 2)}) == 1
+
+
+def test_a_folder_of_an_earlier_version_is_left_alone(tmp_path):
+    study = Study("own", TWO, SETTINGS, seeds=(1,))
+    page = fill(study, tmp_path, record)
+    for path in (tmp_path/"records").glob("*.json"): path.rename(path.with_name(f"old-{path.name}"))
+    with pytest.raises(InputError, match="does not name"): report_study(tmp_path)
+    assert (tmp_path/"report.md").read_text() == page
+    with pytest.raises(InputError, match="earlier version"): write_study(replace(study, data_sha256={"corpus text label": "0"}), tmp_path)
+
+
+def test_a_refused_plan_says_what_differs(tmp_path):
+    begun = replace(Study("own", TWO, SETTINGS, seeds=(1,)), data_sha256={"corpus": "a"}, precision="bf16", threads=4)
+    fill(begun, tmp_path, record)
+    with pytest.raises(InputError, match="precision bf16, here fp32, threads 4, here 2"): write_study(replace(begun, precision="fp32", threads=2), tmp_path)
+    with pytest.raises(InputError, match="epochs"): write_study(replace(begun, settings=replace(SETTINGS, epochs=9)), tmp_path)
+    with pytest.raises(InputError, match="corpus has changed"): write_study(replace(begun, data_sha256={"corpus": "b"}), tmp_path)
+
+
+def test_listed_commands_bring_the_conditions_along(tmp_path):
+    listed = open_commands(replace(Study("own", TWO, SETTINGS, seeds=(1,)), precision="fp32", threads=4), tmp_path, ["study", "own", "--list"])
+    assert all("--threads 4 --set precision=fp32 --run" in line for line in listed)
 
 
 def test_failed_runs_can_be_opened_again(tmp_path):

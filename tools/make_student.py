@@ -1,5 +1,5 @@
 """Copy the lessons to build/student with empty cells in the place of the folded solutions."""
-import json
+import json, shutil
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
@@ -11,7 +11,8 @@ def without_solution(cell: dict) -> dict:
     return cell | dict(source=["# your answer\n"], outputs=[]) if solved else cell
 
 
-out.mkdir(parents=True, exist_ok=True)
+shutil.rmtree(out, ignore_errors=True)               # copies of lessons that are gone
+out.mkdir(parents=True)
 for path in sorted((root/"nbs").rglob("[!.]*.ipynb")):
     copy = out/path.relative_to(root/"nbs")
     copy.parent.mkdir(exist_ok=True)
