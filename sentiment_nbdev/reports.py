@@ -48,17 +48,25 @@ def summarise(
                 peak_memory_bytes=max(r.cost["peak_memory_bytes"] for r in records),
                 artefact_bytes=first.cost.get("artefact_bytes"))
 
+# %% ../nbs/engine/reports.ipynb #3593c154
+def _shown(value: float | None, pattern: str, scale: float = 1) -> str:
+    "A number as text; a dash where there is none"
+    return "-" if value is None else pattern.format(value * scale)
+
+def _percent(value) -> str: return _shown(value, "{:.1f}", 100)
+
+def _span(low, high) -> str: return f"{_percent(low)} to {_percent(high)}"
+
 # %% ../nbs/engine/reports.ipynb #9482f7c7
 def _cells(row: dict) -> dict:
     "One line of the table as a person reads it"
-    def show(name, pattern, scale=1): return "-" if row.get(name) is None else pattern.format(row[name] * scale)
-    def span(low, high): return f"{100 * row[low]:.1f} to {100 * row[high]:.1f}"
-    seeds = f"{span('accuracy_min', 'accuracy_max')} ({row['seeds']})" if row["seeds"] > 1 else "1 run"
-    return {"method": row["method"], "accuracy %": show("accuracy", "{:.1f}", 100),
-            "95 % interval": span("accuracy_low", "accuracy_high"), "seeds": seeds,
-            "F1 %": show("f1", "{:.1f}", 100), "lr": show("lr", "{:g}"), "trainable": f"{row['trainable']:,}",
-            "of all": show("fraction", "{:.3g} %", 100), "s/epoch": show("seconds_per_epoch", "{:.1f}"),
-            "peak MB": show("peak_memory_bytes", "{:,.0f}", 1e-6), "saved MB": show("artefact_bytes", "{:.2f}", 1e-6)}
+    seeds = f"{_span(row['accuracy_min'], row['accuracy_max'])} ({row['seeds']})" if row["seeds"] > 1 else "1 run"
+    return {"method": row["method"], "accuracy %": _percent(row["accuracy"]),
+            "95 % interval": _span(row["accuracy_low"], row["accuracy_high"]), "seeds": seeds,
+            "F1 %": _percent(row["f1"]), "lr": _shown(row["lr"], "{:g}"), "trainable": f"{row['trainable']:,}",
+            "of all": _shown(row["fraction"], "{:.3g} %", 100), "s/epoch": _shown(row["seconds_per_epoch"], "{:.1f}"),
+            "peak MB": _shown(row["peak_memory_bytes"], "{:,.0f}", 1e-6),
+            "saved MB": _shown(row["artefact_bytes"], "{:.2f}", 1e-6)}
 
 def markdown_table(
     rows: list[dict], # One dict of text per line, all with the same keys
@@ -442,10 +450,6 @@ QUESTIONS = {
     "truncation": "Which end of a long review should be cut off?",
     "traps": "What do the wrong learning rates of the original notebook do?"}
 
-def _percent(value) -> str: return "-" if value is None else f"{100 * value:.1f}"
-
-def _span(low, high) -> str: return f"{_percent(low)} to {_percent(high)}"
-
 def rates_table(summaries: list[dict]) -> str:
     "Arms and their rates as a markdown table; the chosen rate is marked"
     def line(s, rate, found):
@@ -474,11 +478,10 @@ def arms_table(summaries: list[dict], comparisons: list[dict]) -> str:
 # %% ../nbs/engine/reports.ipynb #aa84ef40
 def cost_table(summaries: list[dict]) -> str:
     "What every tested arm takes, as a markdown table"
-    def show(value, pattern, scale=1): return "-" if value is None else pattern.format(value * scale)
     return markdown_table([{
         "arm": s["name"], "trained parameters": f"{s['trainable']:,}", "of all": f"{s['fraction']:.3%}",
-        "s/epoch": show(s["seconds_per_epoch"], "{:.0f}"), "seconds in all": show(s["seconds"], "{:.0f}"),
-        "saved MB": show(s["artefact_bytes"], "{:.2f}", 1e-6)} for s in summaries if s["seeds"]])
+        "s/epoch": _shown(s["seconds_per_epoch"], "{:.0f}"), "seconds in all": _shown(s["seconds"], "{:.0f}"),
+        "saved MB": _shown(s["artefact_bytes"], "{:.2f}", 1e-6)} for s in summaries if s["seeds"]])
 
 def calibration_table(summaries: list[dict]) -> str:
     "NLL and ECE on the test rows before and after temperature scaling, as a markdown table"

@@ -20,7 +20,12 @@ def wait_for(condition, process, seconds=280):
     return process.poll() is None
 
 
-def sealed(folder): return [*Path(folder).rglob("sha256.json")]
+def sealed(folder):
+    "The sealed checkpoints; a folder that vanishes while we look is none"
+    try: return [*Path(folder).rglob("sha256.json")]
+    except FileNotFoundError: return []
+
+
 def weights(folder): return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(Path(folder).glob("*.safetensors"))}
 
 
