@@ -26,6 +26,8 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import (AutoModelForSequenceClassification, BertConfig, PrinterCallback, Trainer, TrainerCallback,
                           TrainingArguments, set_seed)
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+
+# %% ../nbs/engine/bench.ipynb #248a9127
 from .files import InputError, write_atomically
 from .pictures import in_our_look, new_axes, stacked_axes
 from .settings import PLAIN, Settings, change_settings, choose_device, choose_precision, quiet_libraries

@@ -9,12 +9,12 @@ __all__ = ['SEAL', 'NEEDED', 'seal_checkpoint', 'checkpoint_fault', 'last_checkp
            'first_process', 'SealCheckpoints', 'StopOnNaN', 'train_in_parts', 'run_plan', 'open_run', 'train_safely']
 
 # %% ../nbs/engine/checkpoints.ipynb #6fac1aee
-import hashlib, json, math, os, shutil, signal, threading, warnings
+import json, math, os, shutil, signal, threading, warnings
 from contextlib import contextmanager
 from pathlib import Path
 import torch
 from transformers import TrainerCallback
-from .files import InputError, Interrupted, write_atomically
+from .files import InputError, Interrupted, file_sha256, write_atomically
 from .settings import Settings
 from .records import FIRST_VERSION, RunRecord, describe_rows, public_settings
 from .training import fine_tune
@@ -26,9 +26,7 @@ def _file_hashes(
     folder: Path, # A checkpoint
 ) -> dict:        # File name to its SHA-256
     "Fingerprint of every file but the seal"
-    def digest(path):
-        with path.open("rb") as opened: return hashlib.file_digest(opened, "sha256").hexdigest()
-    return {path.name: digest(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != SEAL}
+    return {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != SEAL}
 
 # %% ../nbs/engine/checkpoints.ipynb #6d10f639
 def seal_checkpoint(

@@ -217,6 +217,12 @@ def _sources(settings: Settings) -> tuple[str, str]:
     encoder = [shown["model"] or "a local folder", shown["revision"]]
     return " ".join(filter(None, data)), " ".join(filter(None, encoder))
 
+def _conditions(study, settings: Settings) -> Conditions:
+    "What a study knows of the data, the encoder and the machine of a run"
+    data, encoder = _sources(settings)
+    precision = study.precision if settings.precision == "auto" else settings.precision
+    return Conditions(study.data_sha256.get(data, ""), study.encoder_sha256.get(encoder, ""), precision, study.threads)
+
 # %% ../nbs/engine/study.ipynb #77d6e809
 @dataclass(frozen=True)
 class Study:
@@ -241,10 +247,7 @@ class Study:
     def run(self, arm: Arm, seed: int, rate: float | None, test: bool) -> Run:
         "The run of one seed and rate of an arm"
         settings = arm.settings(self.settings, seed, rate)
-        data, encoder = _sources(settings)
-        known = self.data_sha256.get(data, ""), self.encoder_sha256.get(encoder, "")
-        precision = self.precision if settings.precision == "auto" else settings.precision
-        return Run(arm.method, settings, test, Conditions(*known, precision, self.threads))
+        return Run(arm.method, settings, test, _conditions(self, settings))
 
 # %% ../nbs/engine/study.ipynb #b502e874
 def with_conditions(study: Study) -> Study:
