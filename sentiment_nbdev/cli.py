@@ -102,7 +102,7 @@ def compare(
     out = out or Path("runs")/f"compare-{chosen.profile}"
     report = run(chosen, out, tuple(names), seeds, say)
     print(report)
-    say(f"Wrote table.csv, comparison.png, results.json, report.md, records and models to {out}")
+    say(f"Wrote report.md, table.csv, comparison.png, summary.json, records and models to {out}")
 
 # %% ../nbs/engine/cli.ipynb #5c89aefd
 @app.command(epilog="Example: sentiment train lora --n-train 200 --out runs/my-lora")
@@ -212,14 +212,14 @@ Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker"
 # %% ../nbs/engine/cli.ipynb #0edd05a2
 def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, only: str | None):
     "Do the open runs of a study and report, or only list them"
-    from sentiment_nbdev.reports import report_study
+    from sentiment_nbdev.reports import write_report
     from sentiment_nbdev.study import drop_failed, open_commands, run_study, with_conditions, write_study
     plan = with_conditions(plan)
     write_study(plan, out)
     if retry: say(f"Opened {drop_failed(out)} failed runs again")
     if list_: return print(*open_commands(plan, out, arguments), sep="\n")
     run_study(plan, out, say, only=only)
-    print(report_study(out))
+    print(write_report(out))
 
 # %% ../nbs/engine/cli.ipynb #bce43b05
 @app.command(epilog="Example: sentiment study learning-rate --data my-reviews.csv --max-length 256")
@@ -253,9 +253,9 @@ def report(
     out: Annotated[Path, typer.Option("--results", help="folder of all results", metavar="FOLDER")] = Path("results")):
     "Make tables, pictures and the index of numbers again from the records; no training."
     quiet_libraries()
-    from sentiment_nbdev.reports import add_record, report_all, report_folder
+    from sentiment_nbdev.reports import add_record, report_all, write_report
     if add: say(f"Added to {add_record(add, out)}")
-    for folder in folders or []: print(report_folder(folder))
+    for folder in folders or []: print(write_report(folder))
     if not folders: say(f"Made {len(report_all(out))} reports under {out}")
 
 # %% ../nbs/engine/cli.ipynb #401aa1e4

@@ -6,9 +6,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/metrics.html.md"""
 
 # %% auto #0
 __all__ = ['wilson_interval', 'label_scores', 'SentimentMetric', 'reliability_bins', 'expected_calibration_error',
-           'fit_temperature', 'calibrate', 'score_logits', 'compute_metrics']
+           'fit_temperature', 'Calibration', 'calibrate', 'score_logits', 'compute_metrics']
 
 # %% ../nbs/06_metrics.ipynb #c4b1655c
+from dataclasses import dataclass
 import numpy as np
 import datasets, evaluate
 from scipy.optimize import minimize_scalar
@@ -132,19 +133,32 @@ def fit_temperature(
     def nll(log_t): return -log_softmax(logits / np.exp(log_t), axis=1)[np.arange(len(labels)), labels].mean()
     return float(np.exp(minimize_scalar(nll, bounds=(-3, 3), method="bounded").x))
 
+# %% ../nbs/06_metrics.ipynb #b0d39dda
+@dataclass(frozen=True)
+class Calibration:
+    "How sure a model is, before (`_raw`) and after temperature scaling, on the test rows"
+    temperature: float
+    nll: float          # nats
+    ece: float
+    bins: list          # From `reliability_bins`
+    nll_raw: float
+    ece_raw: float
+    bins_raw: list
+
 # %% ../nbs/06_metrics.ipynb #ce2631a3
+def _sureness(logits, labels) -> tuple[float, float, list]:
+    "NLL, ECE and bins"
+    nll, p = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean(), softmax(logits, axis=1)
+    return float(nll), expected_calibration_error(p, labels), reliability_bins(p, labels)
+
 def calibrate(
     validation, # (logits (N, C), labels (N,)) that the temperature is fitted on
     test,       # (logits, labels) that it is judged on
-) -> dict:      # temperature; nll, ece and bins on the test rows, before (`_raw`) and after
+) -> Calibration:
     "Temperature scaling, fitted on one split and measured on another"
     (logits, labels), temperature = test, fit_temperature(*validation)
-    def scores(z, suffix=""):
-        nll = -log_softmax(z, axis=1)[np.arange(len(labels)), labels].mean()
-        p = softmax(z, axis=1)
-        return {f"nll{suffix}": float(nll), f"ece{suffix}": expected_calibration_error(p, labels),
-                f"bins{suffix}": reliability_bins(p, labels)}
-    return dict(temperature=temperature) | scores(np.asarray(logits), "_raw") | scores(np.asarray(logits) / temperature)
+    after, before = _sureness(np.asarray(logits) / temperature, labels), _sureness(np.asarray(logits), labels)
+    return Calibration(temperature, *after, *before)
 
 # %% ../nbs/06_metrics.ipynb #ba9dcdf8
 def score_logits(

@@ -26,7 +26,8 @@ from .tokenization import load_tokenizer, tokenize_reviews
 from .models import find_head, load_encoder
 from .fast_path import make_quick
 from .metrics import calibrate, score_logits
-from .records import PeakMemory, RunRecord, describe_environment, describe_rows, public_settings, write_record
+from .records import (Cost, PeakMemory, RunRecord, describe_environment, describe_rows, public_settings,
+                                     write_record)
 from .training import _record, fine_tune, open_test, predict_logits
 from .checkpoints import drop_unfinished, first_process, open_run, run_plan, train_safely
 from .saving import save_adapter, save_classifier, weight_bytes, weights_sha256
@@ -97,7 +98,7 @@ def fit_probe(
         labels = {name: np.array(tokens[name]["labels"]) for name in features}
         set_head(model, fit_logistic(features, labels))
     memory_of = "device" if peak.device.type == "cuda" else "process"
-    cost = dict(seconds=time.perf_counter() - start, peak_memory_bytes=peak.bytes, memory_of=memory_of)
+    cost = Cost(seconds=time.perf_counter() - start, peak_memory_bytes=peak.bytes, memory_of=memory_of)
     scores = score_logits(predict_logits(model, tokens["validation"], tokenizer, settings), labels["validation"])
     return _record("probe", model, tokens, settings, lr=None, validation=scores, cost=cost)
 
@@ -125,7 +126,7 @@ def run_bow(
     found = [(fit.predict_log_proba(features[name]), labels[name]) for name in ("validation", "test")]
     correct = "".join("1" if right else "0" for right in fit.predict(features["test"]) == labels["test"])
     described = {name: describe_rows(split, len(settings.labels)) for name, split in rows.tokens.items()}
-    cost = dict(seconds=seconds, peak_memory_bytes=peak.bytes, memory_of="process")
+    cost = Cost(seconds=seconds, peak_memory_bytes=peak.bytes, memory_of="process")
     return RunRecord("bow", None, public_settings(settings), dict(trainable=size, total=size, fraction=1.0),
                      rows=described, validation=score_logits(*found[0]), test=score_logits(*found[1]),
                      calibration=calibrate(*found), correct=correct, cost=cost, environment=describe_environment(settings))
@@ -202,7 +203,7 @@ def run_method(
     if method == "bow": return run_bow(rows, settings)
     model, record, sha256 = _tune_method(method, rows, settings, checkpoints)
     if not first_process(): return record
-    record.cost["artefact_bytes"] = save_run(method, model, rows, settings, sha256, Path(folder))
+    record.cost.artefact_bytes = save_run(method, model, rows, settings, sha256, Path(folder))
     return open_test(record, model, rows.tokens, rows.tokenizer, settings)
 
 # %% ../nbs/engine/runs.ipynb #fb5255c4

@@ -9,9 +9,10 @@ __all__ = ['LENGTH_BINS', 'RATES', 'PLAN', 'LAYERS', 'TARGETS', 'SIZES', 'ARMS',
            'relevant_settings', 'Conditions', 'Run', 'texts_sha256', 'diverged', 'execute', 'data_fingerprint',
            'encoder_fingerprint', 'record_file', 'shared_rows', 'try_run', 'rate_grid', 'Arm', 'Study',
            'with_conditions', 'trial_runs', 'read_runs', 'check_same_rows', 'chosen_rate', 'at_edge', 'test_runs',
-           'study_size', 'count_done', 'open_runs', 'run_study', 'open_commands', 'write_study', 'check_plan',
-           'read_study', 'rate_arms', 'target_arms', 'label_arms', 'truncation_arms', 'trap_arms', 'best_rates',
-           'known_rates', 'drop_failed', 'quick_settings', 'all_test_rows', 'fitting_sizes', 'plan_study', 'grid_arms']
+           'study_size', 'count_done', 'open_runs', 'ArmRuns', 'read_arm', 'run_study', 'open_commands', 'write_study',
+           'check_plan', 'read_study', 'method_arms', 'rate_arms', 'target_arms', 'label_arms', 'truncation_arms',
+           'trap_arms', 'best_rates', 'known_rates', 'drop_failed', 'quick_settings', 'all_test_rows', 'fitting_sizes',
+           'plan_study', 'grid_arms']
 
 # %% ../nbs/engine/study.ipynb #badf4066
 import gc, hashlib, json, shlex, tempfile, time
@@ -64,6 +65,7 @@ class Run:
     settings: Settings
     test: bool = False                    # Whether the test rows may be seen
     conditions: Conditions = Conditions()
+    model: str = ""                       # Name under which the model is kept; empty: it is weighed and dropped
 
     @property
     def id(self) -> str:
@@ -107,24 +109,30 @@ def diverged(record: RunRecord) -> bool:
     "Whether the validation loss is no number, so that there is nothing to test"
     return not np.isfinite(record.validation["nll"])
 
-def _train(run: Run, rows: Rows) -> RunRecord:
-    "Train one method, weigh what would be saved, and test it when the run may"
+def _train(run: Run, rows: Rows, folder: Path) -> RunRecord:
+    "Train one method, save the model, and test it when the run may"
     model, record, sha256 = train_method(run.method, rows, run.settings)
-    with tempfile.TemporaryDirectory() as folder:
-        record.cost["artefact_bytes"] = save_run(run.method, model, rows, run.settings, sha256, Path(folder)/"model")
+    record.cost.artefact_bytes = save_run(run.method, model, rows, run.settings, sha256, folder)
     record.environment |= dict(encoder_sha256=sha256, data_sha256=run.conditions.data)
     if diverged(record): return replace(record, status="diverged")
     try: return open_test(record, model, rows.tokens, rows.tokenizer, run.settings) if run.test else record
     except InputError: return replace(record, status="diverged")      # logits of the test rows that are no numbers
 
+def _do(run: Run, rows: Rows, models: Path | None) -> RunRecord:
+    "Do a run; without a place for its model, that is weighed and dropped"
+    if run.method == "bow": return run_bow(rows, run.settings)
+    if models and run.model: return _train(run, rows, models/run.model)
+    with tempfile.TemporaryDirectory() as folder: return _train(run, rows, Path(folder)/"model")
+
 # %% ../nbs/engine/study.ipynb #ee52e348
 def execute(
     run: Run,
     rows: Rows,
+    models: Path | None = None, # Where models are kept
 ) -> RunRecord: # With status done, diverged or failed
     "Do a run; what goes wrong in it becomes its record (memory ran out, say), except wrong input"
     gc.collect()
-    try: record = run_bow(rows, run.settings) if run.method == "bow" else _train(run, rows)
+    try: record = _do(run, rows, models)
     except InputError: raise
     except (RuntimeError, ArithmeticError, ValueError) as e:
         return RunRecord(run.method, getattr(run.settings, f"lr_{run.method}", None), public_settings(run.settings), {},
@@ -180,7 +188,7 @@ def try_run(
             if path.is_file(): return False
             rows, data = shared_rows(run.settings)
             _check_conditions(run, data)
-            write_record(execute(run, rows), path)
+            write_record(execute(run, rows, Path(out)/"models"), path)
     except Taken: return False
     return True
 
@@ -238,6 +246,7 @@ class Study:
     encoder_sha256: dict = field(default_factory=dict) # Name of an encoder to that of its weights
     precision: str = ""                            # Number format and threads of the machine
     threads: int = 0
+    keep_models: bool = False                      # Whether the models of the final runs stay, under models/
 
     def seeds_of(self, arm: Arm, trial: bool = False) -> tuple:
         "A method without randomness runs once"
@@ -246,8 +255,8 @@ class Study:
 
     def run(self, arm: Arm, seed: int, rate: float | None, test: bool) -> Run:
         "The run of one seed and rate of an arm"
-        settings = arm.settings(self.settings, seed, rate)
-        return Run(arm.method, settings, test, _conditions(self, settings))
+        settings, name = arm.settings(self.settings, seed, rate), f"{arm.name}{'' if seed == self.seeds[0] else f'-seed{seed}'}"
+        return Run(arm.method, settings, test, _conditions(self, settings), name if self.keep_models and test else "")
 
 # %% ../nbs/engine/study.ipynb #b502e874
 def with_conditions(study: Study) -> Study:
@@ -322,6 +331,31 @@ def count_done(study: Study, out: str | Path) -> int:
 def open_runs(study: Study, out: str | Path) -> list[Run]:
     "What is left to do now, in order"
     return [run for run in trial_runs(study) + test_runs(study, out) if not record_file(run, out).is_file()]
+
+# %% ../nbs/engine/study.ipynb #09e9300c
+@dataclass(frozen=True)
+class ArmRuns:
+    "The finished runs of an arm"
+    arm: Arm
+    rate: float | None # What validation chose; None while that is open, and for an arm without rates
+    trials: dict       # Learning rate to the records of its trials
+    finals: list       # Records of the final runs in the order of the seeds, lost ones included
+
+    @property
+    def tests(self) -> list[RunRecord]:
+        "The final runs that could be tested"
+        return [record for record in self.finals if record.test]
+
+def read_arm(study: Study, arm: Arm, out: str | Path) -> ArmRuns:
+    "The records of an arm, as far as they are there"
+    def finished(rate, test):
+        runs = [study.run(arm, seed, rate, test) for seed in study.seeds_of(arm)]
+        return [record for record in read_runs(runs, out) if record]
+    trials = {rate: finished(rate, test=False) for rate in arm.rates if len(arm.rates) > 1}
+    rate = chosen_rate(study, arm, out)
+    finals = finished(rate, test=True) if study.test and (rate is not None or not arm.rates) else []
+    check_same_rows(finals, out)
+    return ArmRuns(arm, rate, {lr: records for lr, records in trials.items() if records}, finals)
 
 # %% ../nbs/engine/study.ipynb #3b9214fa
 def run_study(
@@ -441,9 +475,18 @@ LAYERS = {"query+key": ("query", "key"), "query+value": ("query", "value"), "all
 TARGETS = (("query+key", 4), ("query+key", 16), ("query+value", 1), ("query+value", 4), ("query+value", 16), ("all linear", 4))
 SIZES = (50, 100, 250, 500, 1000, 2500)
 
+def method_arms(
+    methods,   # Names of methods
+    rates: dict, # Method to the learning rates that it may try
+    changes: dict = {}, # Settings of all arms
+) -> tuple:    # Light methods first
+    "One arm per method, each against full fine-tuning; without that, against the last one"
+    present = [method for method in METHODS if method in methods]
+    return tuple(Arm(method, method, changes, rates.get(method, ()), against=present[-1]) for method in present)
+
 def _four(rates: dict, **changes) -> tuple:
     "The four methods, each at its rate"
-    return tuple(Arm(m, m, changes, (rates[m],) if m in rates else (), against="full") for m in METHODS)
+    return method_arms(METHODS, {method: (rate,) for method, rate in rates.items()}, changes)
 
 def rate_arms(points: int) -> tuple:
     "Both trained methods, each over its range of rates"

@@ -27,8 +27,8 @@ from .collation import LengthGroupedSampler, batches_of, make_collator
 from .models import count_parameters
 from .fast_path import make_quick
 from .metrics import calibrate, compute_metrics, score_logits
-from .records import (EpochTimer, PeakMemory, RunRecord, describe_environment, describe_rows, public_settings,
-                                     speed_parts)
+from .records import (Cost, EpochTimer, PeakMemory, RunRecord, describe_environment, describe_rows,
+                                     public_settings, speed_parts)
 
 # %% ../nbs/07_training.ipynb #04fae890
 @in_our_look
@@ -184,14 +184,14 @@ def _history(log: list) -> tuple[dict, list]:
     return columns, epochs
 
 # %% ../nbs/07_training.ipynb #3ac3592d
-def _cost(trainer, tokens, peak: int, resumed: bool) -> dict:
-    "What the training took; tokens are real ones, padding not counted; a resumed run knows only its own seconds"
+def _cost(trainer, tokens, peak: int, resumed: bool) -> Cost:
+    "What the training took; a resumed run knows only its own seconds"
     seconds = next(c.epochs for c in trainer.callback_handler.callbacks if isinstance(c, EpochTimer))
     memory_of = "device" if trainer.args.device.type == "cuda" else "process"
-    cost = dict(seconds=sum(seconds), peak_memory_bytes=peak, memory_of=memory_of)
-    if resumed or not seconds: return cost | dict(resumed=resumed)
+    cost = Cost(seconds=sum(seconds), peak_memory_bytes=peak, memory_of=memory_of, resumed=resumed)
+    if resumed or not seconds: return cost
     n_tokens = int(token_lengths(tokens["train"]).sum()) * len(seconds)
-    return cost | dict(seconds_per_epoch=sum(seconds) / len(seconds), tokens_per_second=n_tokens / sum(seconds))
+    return replace(cost, seconds_per_epoch=sum(seconds) / len(seconds), tokens_per_second=n_tokens / sum(seconds))
 
 # %% ../nbs/07_training.ipynb #b5c5c6fa
 def _record(method: str, model, tokens, settings: Settings, **parts) -> RunRecord:

@@ -164,11 +164,33 @@ def test_standard_input(process, saved):
 def test_compare_writes_its_files(process, tmp_path):
     run = process("compare", *SMALL, "--methods", "lora,bow", "--seeds", "0,1", "--out", "out")
     assert run.returncode == 0, run.stderr
-    assert {"table.csv", "comparison.png", "results.json", "report.md", "records", "models"} == {path.name for path in (tmp_path/"out").iterdir()}
-    assert sorted(path.stem for path in (tmp_path/"out/records").iterdir()) == ["bow-seed0", "lora-seed0", "lora-seed1"]
-    assert [row["method"] for row in json.loads((tmp_path/"out/results.json").read_text())["methods"]] == ["bow", "lora"]
+    files = {path.name for path in (tmp_path/"out").iterdir() if not path.name.startswith(".")}
+    assert files == {"study.json", "table.csv", "comparison.png", "summary.json", "report.md", "records", "models"}
+    records = sorted((tmp_path/"out/records").iterdir())
+    assert [path.stem.rsplit("-", 1)[0] for path in records] == ["bow-test", "lora-lr0.001-seed0-test", "lora-lr0.001-seed1-test"]
+    assert {path.name for path in (tmp_path/"out/models").iterdir()} == {"lora", "lora-seed1"}
+    assert [arm["name"] for arm in json.loads((tmp_path/"out/summary.json").read_text())["arms"]] == ["bow", "lora"]
     assert "| bow" in run.stdout and "Traceback" not in run.stderr
-    assert str(tmp_path) not in (tmp_path/"out/records/lora-seed0.json").read_text()
+    assert not any(str(tmp_path) in path.read_text() for path in [*records, tmp_path/"out/study.json"])
+
+
+def test_a_comparison_goes_on_and_another_one_needs_a_folder(command, tmp_path):
+    "What is done stays done; nothing of an earlier comparison is lost"
+    own = [*SMALL, "--methods", "bow", "--out", "out"]
+    assert command("compare", *own)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path/"out/records").iterdir()}
+    assert command("compare", *own)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path/"out/records").iterdir()} == before
+    assert_refused(command("compare", *own, "--set", "n_validation=20"), "another plan", "--out")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path/"out/records").iterdir()} == before
+
+
+def test_a_rate_is_chosen_with_the_first_seed(command, tmp_path):
+    code, out, err = command("compare", *SMALL, "--methods", "lora", "--seeds", "0,1", "--set", "lr_trials=3", "--out", "out")
+    assert code == 0 and "(chosen)" in out, err
+    names = sorted(path.stem.rsplit("-", 1)[0] for path in (tmp_path/"out/records").iterdir())
+    assert sum("seed0" in name and "test" not in name for name in names) == 3 and sum("seed1" in name for name in names) == 1
+    assert sum(name.endswith("test") for name in names) == 2
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "roberta"])

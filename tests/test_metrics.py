@@ -94,8 +94,8 @@ def test_paired_difference_is_antisymmetric_and_repeatable():
     a, b = rng.random(400) < 0.8, rng.random(400) < 0.9
     one, other = paired_difference(a, b), paired_difference(b, a)
     assert one == paired_difference(a, b)
-    assert one["difference"] == -other["difference"] and one["mcnemar_p"] == other["mcnemar_p"]
-    assert one["low"] == pytest.approx(-other["high"], abs=0.005)
+    assert one.difference == -other.difference and one.mcnemar_p == other.mcnemar_p
+    assert one.low == pytest.approx(-other.high, abs=0.005)
     assert verdict(one, "full", "LoRA").startswith("LoRA higher than full by ")
     assert verdict(other, "full", "LoRA").startswith("LoRA lower than full by ")
     assert "90 % interval" in verdict(paired_difference(a, b, level=0.9), "full", "LoRA")
@@ -110,9 +110,9 @@ def test_equal_models_are_rarely_called_different():
 @pytest.mark.parametrize("n", [1, 2, 1000])
 def test_degenerate_pairs(n):
     same, opposite = paired_difference([1] * n, [1] * n), paired_difference([0] * n, [1] * n)
-    assert verdict(same, "A", "B").startswith("no difference") and -1 <= same["low"] < 0 < same["high"] <= 1
+    assert verdict(same, "A", "B").startswith("no difference") and -1 <= same.low < 0 < same.high <= 1
     assert verdict(opposite, "A", "B").startswith("B higher") == (n > 5)
-    assert all(np.isfinite(list(r.values())).all() for r in (same, opposite))
+    assert all(np.isfinite([r.low, r.high, r.difference, r.mcnemar_p]).all() for r in (same, opposite))
 
 
 def test_it_joins_with_other_metrics():

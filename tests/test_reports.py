@@ -3,13 +3,14 @@ import json
 from dataclasses import replace
 
 import pytest
-from sentiment_nbdev.reports import add_record, arm_summary, compare_arms, beats_majority, report_study
+from sentiment_nbdev.metrics import Calibration
+from sentiment_nbdev.reports import add_record, beats_majority, read_results, write_report
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
 from sentiment_nbdev.study import (Arm, Conditions, Run, Study, encoder_fingerprint, open_commands, try_run, with_conditions,
                                     best_rates, check_plan, chosen_rate, drop_failed, test_runs as final_runs,
                                    fitting_sizes, known_rates, open_runs, plan_study, rate_arms, record_file, trial_runs, write_study)
-from sentiment_nbdev.records import RunRecord, write_record
+from sentiment_nbdev.records import Cost, RunRecord, write_record
 
 SETTINGS = Settings(n_train=100, n_validation=50, n_test=200)
 TWO = (Arm("lora", "lora", {}, (1e-3,), against="full"), Arm("full", "full", {}, (5e-5,), against="full"))
@@ -24,11 +25,11 @@ def record(run, accuracy=0.9, status="done", rows="same", error=""):
     tested = run.test and status == "done"
     wrong = round((1 - accuracy) * n)
     bins = [dict(n=n, confidence=0.9, accuracy=accuracy)]
-    calibration = dict(temperature=1.0, nll=0.5, ece=0.1, bins=bins, bins_raw=bins) if tested else {}
+    calibration = Calibration(1.0, 0.5, 0.1, bins, 0.5, 0.1, bins) if tested else None
     split = dict(train=about, validation=about) | (dict(test=dict(about, n=n, texts_sha256=rows)) if tested else {})
     return RunRecord(run.method, 1e-3, settings, dict(trainable=1, total=2, fraction=0.5), rows=split, epochs=[dict(epoch=1, step=1, **scores)], validation=scores,
                      test=dict(scores, n=n) if tested else {}, correct="0" * wrong + "1" * (n - wrong) if tested else "", calibration=calibration,
-                     cost=dict(seconds=1.0, seconds_per_epoch=1.0, peak_memory_bytes=1), environment=dict(hardware="none", threads=1, cores=1, device="cpu", precision="fp32"), status=status,
+                     cost=Cost(seconds=1.0, seconds_per_epoch=1.0, peak_memory_bytes=1), environment=dict(hardware="none", threads=1, cores=1, device="cpu", precision="fp32"), status=status,
                      by_length=[dict(longest=128, n=n, correct=n - wrong, tokens=1, cut=0)] if tested else [])
 
 
@@ -37,7 +38,7 @@ def fill(study, out, make):
     write_study(study, out)
     for stage in (trial_runs(study), lambda: final_runs(study, out)):
         for run in stage() if callable(stage) else stage: write_record(make(run), record_file(run, out))
-    return report_study(out)
+    return write_report(out)
 
 
 def test_a_large_difference_is_called_one(tmp_path):
@@ -65,7 +66,7 @@ def test_failed_trials_choose_nothing_and_do_not_break_the_report(tmp_path):
     study = Study("learning-rate", rate_arms(2), SETTINGS, seeds=(1,), test=False)
     page = fill(study, tmp_path, lambda run: record(run, status="failed", error="out of memory") if run.method == "lora" else record(run))
     assert chosen_rate(study, study.arms[1], tmp_path) is None and chosen_rate(study, study.arms[0], tmp_path) is not None
-    assert "lora: best so far" in page and "| lora |" in page
+    assert "lora: best so far" in page and "| lora  |" in page
 
 
 def test_a_method_that_always_diverges_has_no_best_rate(tmp_path):
@@ -91,7 +92,8 @@ def test_other_cuts_of_the_same_texts_can_be_compared(tmp_path):
     arms = Arm("left", "lora", {}, (1e-3,)), Arm("right", "lora", dict(truncation_side="right"), (1e-3,), against="left")
     study = Study("sides", arms, SETTINGS, seeds=(1, 2))
     fill(study, tmp_path, record)
-    assert [c["name"] for c in compare_arms(study, tmp_path)] == ["right"] and arm_summary(study, arms[0], tmp_path)["seeds"] == 2
+    results = read_results(tmp_path)
+    assert [d.name for d in results.differences] == ["right"] and results.summaries[0].scores.seeds == 2
 
 
 def test_learned_knows_three_classes():
@@ -158,7 +160,7 @@ def test_a_folder_of_an_earlier_version_is_left_alone(tmp_path):
     study = Study("own", TWO, SETTINGS, seeds=(1,))
     page = fill(study, tmp_path, record)
     for path in (tmp_path/"records").glob("*.json"): path.rename(path.with_name(f"old-{path.name}"))
-    with pytest.raises(InputError, match="does not name"): report_study(tmp_path)
+    with pytest.raises(InputError, match="does not name"): write_report(tmp_path)
     assert (tmp_path/"report.md").read_text() == page
     with pytest.raises(InputError, match="earlier version"): write_study(replace(study, data_sha256={"corpus text label": "0"}), tmp_path)
 

@@ -3,16 +3,13 @@ import json, re, shutil
 from pathlib import Path
 
 import matplotlib, pytest
-from sentiment_nbdev.reports import read_records, write_results
-from sentiment_nbdev.reports import index_numbers, report_study
+from sentiment_nbdev.reports import index_numbers, read_results, write_report
 from sentiment_nbdev.study import test_runs as final_runs, read_study, relevant_settings, trial_runs
 from sentiment_nbdev.records import read_record
 
 RESULTS = Path(__file__).resolve().parent.parent/"results"
-FOLDERS = sorted(path.parent for path in RESULTS.rglob("results.json"))
-
-
 STUDIES = sorted(path.parent for path in RESULTS.rglob("study.json"))
+FOLDERS = sorted({path.parent for path in RESULTS.rglob("records")} - set(STUDIES))     # comparisons older than plans
 
 
 def other_versions():
@@ -23,20 +20,13 @@ def other_versions():
 def test_there_are_results(): assert FOLDERS and STUDIES
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
-def test_results_follow_from_their_records(folder, tmp_path):
-    write_results(read_records(folder), tmp_path)
-    for name in ("results.json", "report.md", "table.csv", "comparison.png"):
-        assert name.endswith(".png") and other_versions() or (tmp_path/name).read_bytes() == (folder/name).read_bytes(), name
-
-
-@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
-def test_studies_follow_from_their_records(study, tmp_path):
-    assert {"study.json", "report.md", "summary.json"} <= {path.name for path in study.iterdir()}
-    shutil.copytree(study, tmp_path/study.name)
-    report_study(tmp_path/study.name)
-    for path in (path for path in study.iterdir() if path.is_file()):
-        assert path.suffix == ".png" and other_versions() or path.read_bytes() == (tmp_path/study.name/path.name).read_bytes(), path.name
+@pytest.mark.parametrize("folder", STUDIES + FOLDERS, ids=lambda path: path.name)
+def test_reports_follow_from_their_records(folder, tmp_path):
+    assert {"report.md", "summary.json", "table.csv"} <= {path.name for path in folder.iterdir()}
+    shutil.copytree(folder, tmp_path/folder.name)
+    write_report(tmp_path/folder.name)
+    for path in (path for path in folder.iterdir() if path.is_file()):
+        assert path.suffix == ".png" and other_versions() or path.read_bytes() == (tmp_path/folder.name/path.name).read_bytes(), path.name
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
@@ -55,12 +45,12 @@ def test_study_records_are_those_of_the_plan(study):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_records_are_complete(folder):
-    records = read_records(folder)
+    records = read_results(folder).finals
     assert len({record.rows["test"]["sha256"] for record in records}) == 1
     for record in records:
         assert len(record.correct) == record.test["n"] == record.rows["test"]["n"]
         assert record.correct.count("1") / len(record.correct) == pytest.approx(record.test["accuracy"], abs=1e-5)
-        assert record.environment["versions"]["transformers"] and record.cost["seconds"] > 0
+        assert record.environment["versions"]["transformers"] and record.cost.seconds > 0
         assert "/" not in record.settings["data"] or record.settings["data"].count("/") == 1
 
 

@@ -3,7 +3,7 @@ import json, os, signal, subprocess, sys, time
 from pathlib import Path
 
 import pytest
-from sentiment_nbdev.reports import report_study
+from sentiment_nbdev.reports import write_report
 from sentiment_nbdev.study import open_runs, read_study
 
 PLAN = ["study", "mine", "--vary", "lora_r=1,2", "--methods", "lora", "--points", "2", "--n-train", "32", "--n-validation", "16",
@@ -84,7 +84,7 @@ def test_a_report_needs_records_only(alone, tmp_path):
     (copy/"records").mkdir(parents=True)
     (copy/"study.json").write_bytes((alone/"study.json").read_bytes())
     for path in records(alone).values(): (copy/"records"/path.name).write_bytes(path.read_bytes())
-    report_study(copy)
+    write_report(copy)
     for name in ("report.md", "summary.json", "accuracy.png"): assert (copy/name).read_bytes() == (alone/name).read_bytes(), name
 
 
