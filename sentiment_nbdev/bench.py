@@ -271,12 +271,12 @@ def rates(
     peaks: dict, # Precision to FLOP/s, from `matrix_peak`
 ) -> dict:
     "What a run means per second"
-    found = dict(seconds_per_step=run["seconds"] / run["steps"], tokens_per_second=run["tokens"] / run["seconds"],
+    speed = dict(seconds_per_step=run["seconds"] / run["steps"], tokens_per_second=run["tokens"] / run["seconds"],
                  computed_tokens_per_second=run["computed_tokens"] / run["seconds"], waste=run["computed_tokens"] / run["tokens"],
                  flops_per_second=run["flops"] / run["seconds"], peak_memory_bytes=run["peak_memory_bytes"],
                  share_of_peak=run["flops"] / run["seconds"] / peaks[run["parts"]["precision"]])
-    if "eval_seconds" not in run: return found
-    return found | dict(eval_tokens_per_second=run["tokens"] / run["eval_seconds"],
+    if "eval_seconds" not in run: return speed
+    return speed | dict(eval_tokens_per_second=run["tokens"] / run["eval_seconds"],
                         eval_waste=run["eval_computed_tokens"] / run["tokens"])
 
 def summarise_runs(
@@ -286,9 +286,9 @@ def summarise_runs(
     "Median and range over the rounds"
     out = []
     for method, variant in dict.fromkeys((r["method"], r["variant"]) for r in runs):
-        found = [rates(r, peaks) for r in runs if (r["method"], r["variant"]) == (method, variant)]
-        line = {name: [float(f([r[name] for r in found])) for f in (np.median, min, max)] for name in found[0]}
-        out.append(dict(method=method, variant=variant, n=len(found), **line))
+        speeds = [rates(r, peaks) for r in runs if (r["method"], r["variant"]) == (method, variant)]
+        line = {name: [float(f([r[name] for r in speeds])) for f in (np.median, min, max)] for name in speeds[0]}
+        out.append(dict(method=method, variant=variant, n=len(speeds), **line))
     return out
 
 # %% ../nbs/engine/bench.ipynb #7a4692bf
@@ -300,8 +300,8 @@ def speedup(
     variant: str = "ours",
 ) -> float:
     "How many times quicker a variant is, by the medians"
-    found = {line["variant"]: line[rate][0] for line in summary if line["method"] == method}
-    return found[variant] / found[over]
+    by_variant = {line["variant"]: line[rate][0] for line in summary if line["method"] == method}
+    return by_variant[variant] / by_variant[over]
 
 def bench_table(summary: list[dict]) -> str:
     "The summary as a markdown table"
@@ -320,7 +320,7 @@ def bench_table(summary: list[dict]) -> str:
 def read_bench(
     folder: str | Path, # Written by `bench`
     name: str = "variants",
-) -> dict:              # settings, shape, environment, peaks, and what was found
+) -> dict:              # settings, shape, environment, peaks, and what was measured
     "A finished measurement"
     try: return json.loads((Path(folder)/f"{name}.json").read_text())
     except (OSError, ValueError) as e:
@@ -330,8 +330,8 @@ def speed_summary(
     folder: str | Path, # Written by `bench`
 ) -> str:               # Markdown
     "One sentence per method: how quick, and how many times quicker"
-    found = read_bench(folder)
-    summary, settings, where = found["summary"], found["settings"], found["environment"]
+    measured = read_bench(folder)
+    summary, settings, where = measured["summary"], measured["settings"], measured["environment"]
     lines = [f"- {s['method']}: {s['tokens_per_second'][0]:,.0f} real tokens per second, "
              f"{speedup(summary, s['method']):.1f} times the plain recipe and "
              f"{speedup(summary, s['method'], 'tuned'):.1f} times a tuned Trainer" for s in summary if s["variant"] == "ours"]
@@ -492,8 +492,8 @@ def plot_growth(
     ax = new_axes(ax, 3)
     for method, color, marker in (("full", "#4477aa", "o"), ("lora", "#ee6677", "s")):
         for variant, line in (("plain", ":"), ("ours", "-")):
-            found = [r for r in runs if (r["method"], r["axis"], r["variant"]) == (method, axis, variant)]
-            points = sorted((r["value"], 1e3 * r["seconds"] / r["rows"]) for r in found)
+            chosen = [r for r in runs if (r["method"], r["axis"], r["variant"]) == (method, axis, variant)]
+            points = sorted((r["value"], 1e3 * r["seconds"] / r["rows"]) for r in chosen)
             if points:
                 ax.plot(*zip(*points), line, marker=marker, color=color, label=f"{method}, {variant}")
     ax.set(xscale="log", yscale="log", xlabel=dict(length="tokens per row").get(axis, axis), ylabel="milliseconds per row")
@@ -539,10 +539,10 @@ def bench(
     for name in measures:
         peaks = {p: matrix_peak(device, p) for p in sorted({"fp32", choose_precision(settings, device)})}
         about = dict(settings=public_settings(settings), shape=shape, environment=describe_environment(settings), peaks=peaks)
-        found = about | _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, log)
-        with write_atomically(Path(out)/f"{name}.json") as path: path.write_text(json.dumps(found) + "\n")
-        if name in ("parts", "growth"): _save_pictures(name, found["runs"], methods, out)
-        if name == "variants": table = bench_table(found["summary"])
+        payload = about | _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, log)
+        with write_atomically(Path(out)/f"{name}.json") as path: path.write_text(json.dumps(payload) + "\n")
+        if name in ("parts", "growth"): _save_pictures(name, payload["runs"], methods, out)
+        if name == "variants": table = bench_table(payload["summary"])
     return table if "variants" in measures else f"Measured {', '.join(measures)}"
 
 # %% ../nbs/engine/bench.ipynb #f6fb54a5

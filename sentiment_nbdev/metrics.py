@@ -120,8 +120,8 @@ def expected_calibration_error(
     bins: int = 10,# Equally wide bins of confidence
 ) -> float:        # 0 is perfectly calibrated, 1 is always sure and always wrong
     "The gap between confidence and accuracy, averaged over bins of confidence"
-    found = reliability_bins(probabilities, labels, bins)
-    return sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in found) / sum(b["n"] for b in found)
+    filled = reliability_bins(probabilities, labels, bins)
+    return sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in filled) / sum(b["n"] for b in filled)
 
 # %% ../nbs/06_metrics.ipynb #1932474b
 def fit_temperature(

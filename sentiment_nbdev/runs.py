@@ -123,13 +123,13 @@ def run_bow(
         features = {name: tfidf.transform(list(split["text"])) for name, split in rows.reviews.items()}
         fit = fit_logistic(features, labels)
     seconds, size = time.perf_counter() - start, fit.coef_.size + fit.intercept_.size
-    found = [(fit.predict_log_proba(features[name]), labels[name]) for name in ("validation", "test")]
+    scored = [(fit.predict_log_proba(features[name]), labels[name]) for name in ("validation", "test")]
     correct = "".join("1" if right else "0" for right in fit.predict(features["test"]) == labels["test"])
     described = {name: describe_rows(split, len(settings.labels)) for name, split in rows.tokens.items()}
     cost = Cost(seconds=seconds, peak_memory_bytes=peak.bytes, memory_of="process")
     return RunRecord("bow", None, public_settings(settings), dict(trainable=size, total=size, fraction=1.0),
-                     rows=described, validation=score_logits(*found[0]), test=score_logits(*found[1]),
-                     calibration=calibrate(*found), correct=correct, cost=cost, environment=describe_environment(settings))
+                     rows=described, validation=score_logits(*scored[0]), test=score_logits(*scored[1]),
+                     calibration=calibrate(*scored), correct=correct, cost=cost, environment=describe_environment(settings))
 
 # %% ../nbs/engine/runs.ipynb #3a4a774b
 def train_method(

@@ -296,8 +296,8 @@ def _trial_scores(study: Study, arm: Arm, out: str | Path) -> dict:
         records = read_runs([study.run(arm, seed, rate, test=False) for seed in study.seeds_of(arm, trial=True)], out)
         seen += [r for r in records if r]
         if any(r is None or r.status == "failed" for r in records): continue
-        found = [(r.validation["accuracy"], -r.validation["nll"]) if r.status == "done" else (0.0, -np.inf) for r in records if r]
-        scores[rate] = tuple(round(float(x), 9) for x in np.mean(found, axis=0))
+        pairs = [(r.validation["accuracy"], -r.validation["nll"]) if r.status == "done" else (0.0, -np.inf) for r in records if r]
+        scores[rate] = tuple(round(float(x), 9) for x in np.mean(pairs, axis=0))
     check_same_rows(seen, out)
     return scores
 
@@ -393,9 +393,9 @@ def open_commands(
 def _describe_run(run: Run, out: str | Path, seconds: float) -> str:
     "One line on a finished run"
     record = read_record(record_file(run, out))
-    found = f"validation {record.validation['accuracy']:.1%}" if record.status == "done" else record.status
+    outcome = f"validation {record.validation['accuracy']:.1%}" if record.status == "done" else record.status
     test = f", test {record.test['accuracy']:.1%}" if record.test else ""
-    return f"{run.name}: {found}{test}, {seconds:.0f} s"
+    return f"{run.name}: {outcome}{test}, {seconds:.0f} s"
 
 # %% ../nbs/engine/study.ipynb #6c2c8723
 PLAN = "study.json"
@@ -536,8 +536,8 @@ def best_rates(
     arms = [arm for arm in study.arms if len(arm.rates) > 1 and alike(arm.method)]
     now = with_conditions(replace(study, settings=settings)) if arms and study.data_sha256 else study
     if (now.data_sha256, now.encoder_sha256) != (study.data_sha256, study.encoder_sha256): return ours
-    found = {arm.name: chosen_rate(study, arm, out) for arm in arms}
-    return ours | {m: rate for m, rate in found.items() if rate is not None}
+    chosen = {arm.name: chosen_rate(study, arm, out) for arm in arms}
+    return ours | {m: rate for m, rate in chosen.items() if rate is not None}
 
 def _apart(method: str, settings: Settings) -> dict:
     "What must agree for a rate to carry over: all that matters to the method but seed, test rows and the rate itself"
@@ -569,14 +569,14 @@ def all_test_rows(settings: Settings) -> Settings:
 
 def fitting_sizes(settings: Settings) -> tuple:
     "The training sizes for which the data has rows enough"
-    source, found = read_source(settings), []
+    source, sizes = read_source(settings), []
     for n in SIZES:
-        try: found += [n] * bool(plan_rows(source, replace(settings, n_train=n)))
+        try: sizes += [n] * bool(plan_rows(source, replace(settings, n_train=n)))
         except InputError: break
-    if not found:
+    if not sizes:
         raise InputError(f"{settings.data} has too few rows for {SIZES[0]} training rows beside validation and test: "
                          "lower --n-validation or --n-test")
-    return tuple(found)
+    return tuple(sizes)
 
 # %% ../nbs/engine/study.ipynb #7950d24a
 def _extent(name: str, settings: Settings, quick: bool) -> list:

@@ -233,9 +233,9 @@ def open_test(
     settings: Settings,
 ) -> RunRecord:         # The record with test metrics, calibration and the correctness of each row
     "Evaluate the finished model on the test split; its temperature comes from the validation split"
-    found = [(predict_logits(model, tokens[name], tokenizer, settings), np.array(tokens[name]["labels"]))
+    scored = [(predict_logits(model, tokens[name], tokenizer, settings), np.array(tokens[name]["labels"]))
              for name in ("validation", "test")]
-    logits, labels = found[1]
+    logits, labels = scored[1]
     correct = "".join("1" if right else "0" for right in logits.argmax(-1) == labels)
     rows = record.rows | dict(test=describe_rows(tokens["test"], len(settings.labels)))
-    return replace(record, rows=rows, test=score_logits(logits, labels), correct=correct, calibration=calibrate(*found))
+    return replace(record, rows=rows, test=score_logits(logits, labels), correct=correct, calibration=calibrate(*scored))
