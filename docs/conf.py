@@ -1,11 +1,17 @@
 """How Sphinx builds the site from the pages that prepare.py wrote."""
-import tomllib
+import sys, tomllib
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from prepare import describe_entry, plain_types, source_link as linkcode_resolve
 
 about = tomllib.loads((Path(__file__).resolve().parent.parent/"pyproject.toml").read_text())["project"]
 project, author = "sentiment_nbdev", about["authors"][0]["name"]
 html_title = project
-extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.githubpages"]
+extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.githubpages", "sphinx.ext.autodoc", "sphinx.ext.linkcode"]
+smartquotes = False                             # --flags stay --flags
+html_domain_indices = False                      # the list of modules is a page of its own
+autodoc_preserve_defaults, autodoc_typehints_format, autodoc_member_order = True, "short", "alphabetical"
 source_suffix = {".ipynb": "myst-nb", ".md": "myst-nb"}
 nb_execution_mode = "off"                       # outputs are stored in the notebooks
 nb_merge_streams = True
@@ -28,3 +34,8 @@ html_favicon = "_static/favicon.svg"
 html_theme_options = dict(repository_url=about["urls"]["Repository"], repository_branch="main", path_to_docs="nbs", use_repository_button=True,
                           use_issues_button=True, use_edit_page_button=False, use_download_button=False, home_page_in_toc=True, show_toc_level=2)
 mathjax_path = "mathjax/tex-svg-full.js"        # served from the site itself
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", describe_entry)
+    app.connect("autodoc-before-process-signature", plain_types)

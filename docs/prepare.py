@@ -96,7 +96,7 @@ def picture_text(source: str, heading: str, given: str | None) -> str:
     "What a picture shows, for people who cannot see it: what its cell says of it, else what the plotting function says of itself"
     if given: return given
     drawn = [name for name in re.findall(r"\b(plot_\w+)\(", source) if name in NAMES]
-    described = [inspect.getdoc(find_symbol(NAMES[name])) for name in dict.fromkeys(drawn)]
+    described = [inspect.getdoc(find_symbol(*split_name(NAMES[name]))) for name in dict.fromkeys(drawn)]
     return "; ".join(described).replace("`", "") or f"Figure in the section {heading}"
 
 
@@ -169,66 +169,56 @@ def place_in_part(path: Path) -> tuple:
 
 # API reference
 
-def find_symbol(full: str):
-    "The object behind a full name"
-    module = next(module for module in sorted(MODULES, key=len, reverse=True) if full.startswith(module + "."))
-    symbol = importlib.import_module(module)
-    for part in full.removeprefix(module + ".").split("."): symbol = getattr(symbol, part)
-    return symbol
-
-
-def annotation(value) -> str:
-    "A type with full names where it is ours, so that Sphinx finds it"
-    if get_origin(value) is Annotated: value = get_args(value)[0]         # what stands behind the type is for typer
-    text = inspect.formatannotation(value).strip("'")
-    return re.sub(r"[A-Za-z_][\w.]*", lambda m: m[0] if m[0].startswith("sentiment_nbdev.") else m[0].rsplit(".", 1)[-1], text)
-
-
-def parameter(p: inspect.Parameter) -> str:
-    "One parameter of a signature"
-    stars = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
-    typed = "" if p.annotation is p.empty else f": {annotation(p.annotation)}"
-    if p.default is p.empty: return stars + p.name + typed
-    default = getattr(p.default, "__name__", None) or repr(p.default)
-    if len(default) > 60 or " object at " in default or default.startswith("<"): default = "..."
-    return f"{p.name}{typed} = {default}" if typed else f"{p.name}={default}"
-
-
-def signature(symbol) -> str:
-    "A signature without self"
-    try: found = inspect.signature(symbol)
-    except (TypeError, ValueError): return ""           # no callable, or an exception without a signature of its own
-    shown = [parameter(p) for name, p in found.parameters.items() if name not in ("self", "cls")]
-    returned = "" if found.return_annotation is found.empty else f" -> {annotation(found.return_annotation)}"
-    return f"({', '.join(shown)}){returned}"
-
-
 def entry_fields(symbol) -> list[str]:
     "Docments, or what the settings say of themselves, as a field list"
     if helps := {f.name: f.metadata["help"] for f in getattr(symbol, "__dataclass_fields__", {}).values() if "help" in f.metadata}:
-        return [f":param {name}: {text}" for name, text in helps.items() if name in symbol.__annotations__]
+        return [f":param {name}: {as_rst(text)}" for name, text in helps.items() if name in symbol.__annotations__]
     shown = ShowDocRenderer(symbol).dm
     docments = shown.dm if isinstance(shown, DocmentText) else {}
-    def text(part): return link_names(" ".join(part["docment"].split()))
+    def text(part): return as_rst(" ".join(part["docment"].split()))
     lines = [f":param {name}: {text(part)}" for name, part in docments.items() if name != "return" and part.get("docment")]
     returned = docments.get("return", {})
     return lines + ([f":returns: {text(returned)}"] if returned.get("docment") else [])
 
 
-def source_link(symbol, module: str) -> str:
-    "Where the code of an object is in the repository"
+def find_symbol(module: str, path: str):
+    "The object that is called so in a module"
+    symbol = importlib.import_module(module)
+    for part in path.split("."): symbol = getattr(symbol, part)
+    return symbol
+
+
+def split_name(full: str) -> tuple[str, str]:
+    "The module of a full name, and the rest"
+    module = ".".join(full.split(".")[:2])
+    return module, full.removeprefix(module + ".")
+
+
+def as_rst(text: str) -> str:
+    "Prose with backticks as reStructuredText: our names become links, other names code"
+    parts = re.split(r"`([^`]+)`", re.sub(r"([*|_\\])", r"\\\1", text))
+    def shown(name): return f":py:obj:`{name} <{NAMES[plain]}>`" if (plain := name.removesuffix("()")) in NAMES else f"``{name}``"
+    return "".join(shown(part.replace("\\", "")) if n % 2 else part for n, part in enumerate(parts))
+
+
+def describe_entry(app, what, name, symbol, options, lines):
+    "For autodoc: names in backticks become links, docments become fields; a module's own sentence stands on its page already"
+    fields = entry_fields(symbol) if what in ("class", "function", "method") else []
+    lines[:] = [as_rst(line) for line in lines] + [""] + fields if what != "module" else []
+
+
+def plain_types(app, symbol, bound):
+    "For autodoc: what stands behind the type of a command's flag is for typer"
+    for name, hint in getattr(symbol, "__annotations__", {}).items():
+        if get_origin(hint) is Annotated: symbol.__annotations__[name] = get_args(hint)[0]
+
+
+def source_link(domain, info) -> str | None:
+    "For linkcode: where the code of an object is in the repository"
+    symbol = find_symbol(info["module"], info["fullname"])
     try: line = inspect.getsourcelines(getattr(symbol, "fget", symbol))[1]
-    except (TypeError, OSError): line = 1
-    return f"{REPOSITORY}/blob/main/{module.replace('.', '/')}.py#L{line}"
-
-
-def api_entry(module: str, full: str) -> str:
-    "A public object as a directive of Sphinx's Python domain"
-    symbol, name = find_symbol(full), full.removeprefix(module + ".")
-    kind = "class" if inspect.isclass(symbol) else "property" if isinstance(symbol, property) else "method" if "." in name else "function"
-    shape = signature(symbol) if kind != "property" else ""
-    return "\n".join([f"````{{py:{kind}}} {name}{shape}", f":module: {module}", "", link_names(inspect.getdoc(symbol) or ""), "",
-                      *(entry_fields(symbol) if kind != "property" else []), "", f"[source]({source_link(symbol, module)})", "````"])
+    except (TypeError, OSError): return None          # a constant
+    return f"{REPOSITORY}/blob/main/{info['module'].replace('.', '/')}.py#L{line}"
 
 
 def module_summary(module: str) -> str:
@@ -237,9 +227,9 @@ def module_summary(module: str) -> str:
 
 
 def api_page(module: str, lesson: str) -> str:
-    "All entries of a module"
-    entries = [api_entry(module, full) for full in MODULES[module]]
-    return f"# {module.split('.')[-1]}\n\n{module_summary(module)}\n\nThe lesson that builds it: [{Path(lesson).name}](../{lesson}.ipynb)\n\n" + "\n\n".join(entries) + "\n"
+    "All entries of a module, by Sphinx's autodoc"
+    return (f"# {module.split('.')[-1]}\n\n{module_summary(module)}\n\nThe lesson that builds it: [{Path(lesson).name}](../{lesson}.ipynb)\n\n"
+            f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :no-index:\n```\n").replace("   :no-index:\n", "")
 
 
 def api_index(modules: list[str]) -> str:

@@ -95,4 +95,6 @@ class LengthGroupedSampler(Sampler):
 
     def __len__(self): return len(self.lengths)
     def __iter__(self): return iter(length_grouped_order(self.lengths, self.batch_size, self.seed, self.epoch))
-    def set_epoch(self, epoch: int): self.epoch = epoch
+    def set_epoch(self, epoch: int):
+        "Another order for another epoch; Trainer calls it"
+        self.epoch = epoch
