@@ -364,6 +364,9 @@ def check_launch(
     if processes > 1 and arguments[:1] != ["train"]:
         raise InputError(f"{' '.join(arguments[:1])} runs in one process: "
                          "start it without torchrun (a study shares its runs by itself)")
+    missing = {"MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"} - os.environ.keys()
+    if processes > 1 and missing:
+        raise InputError(f"WORLD_SIZE is {processes}, but {', '.join(sorted(missing))} is not set: start with torchrun, or unset WORLD_SIZE")
     if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ:
         raise InputError("accelerate launch --cpu starts one process, whatever --num_processes says: "
                          "use torchrun --nproc-per-node N -m sentiment_nbdev")
@@ -410,6 +413,7 @@ def main(
     arguments, problem, code = list(sys.argv[1:] if arguments is None else arguments), "", 2
     with warnings.catch_warnings():
         warnings.showwarning = _warn
+        warnings.simplefilter("default", UserWarning)    # PYTHONWARNINGS=error must not end a training
         try:
             check_launch(arguments)
             return app(arguments, standalone_mode=False, obj=arguments) or 0

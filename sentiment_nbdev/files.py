@@ -113,7 +113,8 @@ def folder_lock(
     path: str | Path, # What the run will write
 ):
     "Only one process at a time; another gets a `Taken` at once"
-    path, locks = Path(path), Path(path).parent/".locks"
+    path = Path(os.path.realpath(path))
+    locks = path.parent/".locks"
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks/f"{path.name}.lock").acquire(timeout=0): yield
@@ -126,7 +127,7 @@ def process_place() -> tuple[int, int]: # (number of this process, processes tha
     rank, world = (os.environ.get(name, "").strip() for name in ("RANK", "WORLD_SIZE"))
     if world in ("", "1") and (not world or rank in ("", "0")): return 0, 1
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
-        raise InputError(f"RANK is {rank!r} and WORLD_SIZE is {world!r}, which no launcher sets: "
+        raise InputError(f"RANK is {rank or 'not set'} and WORLD_SIZE is {world or 'not set'}, as no launcher leaves them: "
                          "unset both, or start with torchrun")
     return int(rank), int(world)
 

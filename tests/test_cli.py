@@ -1,8 +1,10 @@
 """The command line as a person meets it: wrong inputs, start-up time, a round trip through real processes."""
-import json, os, shutil, subprocess, sys, time
+import json, os, random, shutil, subprocess, sys, time
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+from sentiment_nbdev.cli import app
 from sentiment_nbdev.prediction import Classifier
 
 SMALL = ["--n-train", 16, "--n-test", 12, "--max-length", 16, "--epochs", 1, "--n-validation", 12]
@@ -142,6 +144,111 @@ def test_folder_with_other_files_is_not_replaced(command, tmp_path):
     (tmp_path/"mine/thesis.txt").write_text("years of work")
     assert_refused(command("train", "probe", *SMALL, "--out", "mine"), "mine", "other files")
     assert (tmp_path/"mine/thesis.txt").read_text() == "years of work"
+
+
+@pytest.fixture
+def chance(tmp_path, tiny_encoder):
+    "200 rows whose labels are chance, as rand.csv, and the flags of a small training on them"
+    labels = random.Random(1)
+    (tmp_path/"rand.csv").write_text("text,label\n" + "".join(f"film number {i} was seen,{labels.choice(['POS', 'NEG'])}\n" for i in range(200)), encoding="utf-8")
+    return ["--model", tiny_encoder, "--data", "rand.csv", "--n-train", 48, "--n-validation", 16, "--n-test", 16, "--max-length", 32, "--epochs", 1]
+
+
+def scores(result):
+    code, out, err = result
+    assert code == 0, err
+    return dict(line.split() for line in out.splitlines()), err
+
+
+def test_evaluate_leaves_out_the_texts_of_the_training(command, chance, tmp_path):
+    assert command("train", "lora", *chance, "--out", "mine")[0] == 0
+    own, err = scores(command("evaluate", "mine", "--base", chance[1]))
+    assert own["n"] == "16" and "warning" not in err                                          # its own test rows are new to it
+    more, err = scores(command("evaluate", "mine", "--base", chance[1], "--n-test", 120))
+    assert more["n"] == "56" and "64 of 120 test texts were used to train this model" in err   # 48 trained on, 16 selected on
+    (tmp_path/"copy.csv").write_text((tmp_path/"rand.csv").read_text(encoding="utf-8").replace(" was ", "  was "), encoding="utf-8")
+    other, err = scores(command("evaluate", "mine", "--base", chance[1], "--data", "copy.csv", "--n-test", 200))
+    assert other["n"] == "136" and "64 of 200" in err                                         # in another file, too
+    assert command("merge", "mine", "--base", chance[1], "--out", "merged")[0] == 0
+    assert scores(command("evaluate", "merged", "--n-test", 120))[0]["n"] == "56"
+    (tmp_path/"merged/seen_texts.json").unlink()
+    old, err = scores(command("evaluate", "merged", "--n-test", 120))
+    assert old["n"] == "120" and "cannot be checked" in err
+    (tmp_path/"mine/seen_texts.json").write_text("{", encoding="utf-8")
+    assert_refused(command("evaluate", "mine", "--base", chance[1]), "seen_texts.json is damaged")
+
+
+def test_what_is_not_ours_in_a_model_folder_stays(command, chance, tmp_path):
+    assert command("train", "probe", *chance, "--out", "mine")[0] == 0
+    before = (tmp_path/"mine/record.json").read_bytes()
+    assert_refused(command("train", "probe", *chance, "--out", "mine", "--resume"), "the run in mine is finished")
+    for name in ("notes.txt", "plots/a.png", "model.py"):
+        (tmp_path/"mine"/name).parent.mkdir(exist_ok=True)
+        (tmp_path/"mine"/name).write_text("mine", encoding="utf-8")
+    assert_refused(command("train", "full", *chance, "--out", "mine"), "also holds model.py, notes.txt, plots")
+    assert (tmp_path/"mine/notes.txt").read_text(encoding="utf-8") == "mine" and (tmp_path/"mine/record.json").read_bytes() == before
+    shutil.rmtree(tmp_path/"mine/plots")
+    for name in ("notes.txt", "model.py"): (tmp_path/"mine"/name).unlink()
+    (tmp_path/"link").symlink_to("mine")
+    assert command("train", "probe", *chance, "--set", "seed=7", "--out", "link")[0] == 0
+    assert (tmp_path/"link").is_symlink() and json.loads((tmp_path/"mine/record.json").read_text(encoding="utf-8"))["settings"]["seed"] == 7
+
+
+def test_every_path_option_knows_the_home_folder(command, monkeypatch, tmp_path):
+    "In --out=~/x no shell replaces the ~"
+    monkeypatch.setenv("HOME", str(tmp_path/"home"))
+    options = [option for each in get_command(app).commands.values() for option in each.params if "Path" in str(option.type_descriptor.annotation)]
+    for option in options: assert option.type_descriptor.parameter_info.parser("~/x") == tmp_path/"home/x", option.name
+    assert len(options) > 12
+    assert command("init", "--out=~/mine.ini")[0] == 0 and (tmp_path/"home/mine.ini").is_file() and not (tmp_path/"~").exists()
+    assert_refused(command("predict", "~nobody-here/m", "a joy"), "no folder ~nobody-here/m")
+
+
+def test_a_text_that_begins_with_a_dash(command, saved):
+    code, out, err = command("predict", saved/"whole", "--", "-5 stars", "--bad")
+    assert code == 0 and [line.split("\t")[2] for line in out.splitlines()] == ["-5 stars", "--bad"]
+    assert_refused(command("predict", saved/"whole", "-5 stars"), "write -- before a text that begins with -")
+
+
+def test_the_output_is_checked_before_the_work(command, tmp_path):
+    (tmp_path/"in.csv").write_text("text\na joy\n", encoding="utf-8")
+    (tmp_path/"folder.csv").mkdir()
+    for name, words in (("out.docx", "must end in"), ("folder.csv", "is a folder"), ("in.csv", "is the file that is labelled"), ("in.csv/out.csv", "no folder you may write to")):
+        assert_refused(command("predict", "nowhere", "--input", "in.csv", "--output", name), words)     # there is no model: nothing was tried
+    assert (tmp_path/"in.csv").read_text(encoding="utf-8") == "text\na joy\n"
+
+
+def test_another_locale_and_another_backend(process, chance, tmp_path):
+    "Labels that the locale does not know, a terminal that cannot show them, a window system of somebody's notebook"
+    (tmp_path/"ru.csv").write_text((tmp_path/"rand.csv").read_text(encoding="utf-8").replace("POS", "хорошо").replace("NEG", "плохо"), encoding="utf-8")
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii", "MPLBACKEND": "module://nowhere"}
+    russian = [*chance, "--data", "ru.csv", "--set", "labels=плохо,хорошо"]
+    run = process("train", "probe", *russian, "--out", "модель", env=plain)
+    assert run.returncode == 0 and run.stderr == "Saved to ??????\n", run.stderr
+    run = process("predict", "модель", "кино", env=plain)
+    assert run.returncode == 0 and set(run.stdout.split("\t")[0]) == {"?"} and run.stdout.split("\t")[2] == "????\n", run.stderr
+    run = process("compare", *russian, "--methods", "bow", "--out", "out", env=plain)
+    assert run.returncode == 0 and "Traceback" not in run.stderr and list((tmp_path/"out").glob("*.png")), run.stderr
+
+
+@pytest.mark.parametrize("left", [dict(RANK="1"), dict(WORLD_SIZE="", RANK=""), dict(LOCAL_RANK="1", WORLD_SIZE="1"), dict(OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="1", PMI_SIZE="2"),
+                                  dict(SLURM_NTASKS="4", SLURM_PROCID="2", SLURM_LOCALID="1")], ids=str)
+def test_what_other_launchers_left_is_ignored(command, chance, tmp_path, monkeypatch, left):
+    for name, value in left.items(): monkeypatch.setenv(name, value)
+    code, out, err = command("train", "full", *chance, "--out", "mine")
+    assert code == 0 and out.startswith("full: test accuracy") and (tmp_path/"mine/record.json").is_file(), err
+
+
+@pytest.mark.parametrize("wrong", [dict(WORLD_SIZE="abc"), dict(WORLD_SIZE="2"), dict(RANK="2", WORLD_SIZE="2"), dict(RANK="-1", WORLD_SIZE="2"), dict(RANK="0", WORLD_SIZE="0"), dict(RANK="0", WORLD_SIZE="2")], ids=str)
+def test_half_a_launcher_is_one_line(command, monkeypatch, wrong):
+    for name, value in wrong.items(): monkeypatch.setenv(name, value)
+    assert_refused(command("train", "full"), "WORLD_SIZE", "torchrun")
+
+
+def test_a_classifier_shows_itself_in_a_line(saved):
+    shown = repr(Classifier.load(saved/"adapter"))
+    assert "NEG, POS" in shown and len(shown) < 200 and len(shown.splitlines()) == 1
+    assert Classifier.load(saved/"whole").predict([]) == []
 
 
 def test_files_in_and_out(command, saved, tmp_path):
