@@ -6,7 +6,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/checkpoints.html.
 
 # %% auto #0
 __all__ = ['SEAL', 'NEEDED', 'seal_checkpoint', 'checkpoint_fault', 'last_checkpoint', 'drop_unfinished', 'StopOnSignal', 'agree',
-           'first_process', 'SealCheckpoints', 'StopOnNaN', 'train_in_parts', 'run_plan', 'check_resume', 'open_run',
+           'first_process', 'SealCheckpoints', 'StopOnNaN', 'train_in_parts', 'run_plan', 'check_run', 'open_run',
            'train_safely']
 
 # %% ../nbs/engine/checkpoints.ipynb #6fac1aee
@@ -173,12 +173,16 @@ def _read_plan(path: Path, plan: dict) -> dict | None:
     except (ValueError, TypeError):
         raise InputError(f"{path} is damaged: remove the folder {path.parent} to start again") from None
 
-def check_resume(
+def check_run(
     out: str | Path, # Where the model of this run goes
     resume: bool,    # Whether the person asked to go on
 ):
-    "Raise an `InputError` when the run that shall go on is finished"
+    "Raise an `InputError` when the run that shall go on is finished, or its checkpoints would stand among other files"
     kept = Path(out).with_name(f"{Path(out).name}-checkpoints")
+    ours = ("run.json", "checkpoint-[0-9]*", "lr-[0-9]*", ".writing-*", ".making-*", ".locks")
+    if kept.exists() and (not kept.is_dir() or any(not any(map(entry.match, ours)) for entry in kept.iterdir())):
+        raise InputError(f"{kept} is where the checkpoints of this run would be, but it holds something else: "
+                         "move that, or name another folder with --out")
     if resume and (Path(out)/"record.json").is_file() and not kept.exists():
         raise InputError(f"the run in {out} is finished: leave out --resume to train it again, "
                          "or name another folder with --out")

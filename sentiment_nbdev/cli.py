@@ -40,6 +40,9 @@ Profile = Annotated[Optional[str], typer.Option(help="embedded, imdb or original
 
 def _home(text: str) -> Path:
     "A path as a person writes it; in --out=~/x no shell replaces the ~"
+    try: usable = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError: usable = False
+    if not usable: raise InputError(f"{text!r} cannot be the name of a file: write another one")
     return Path(os.path.expanduser(text))
 
 File = Annotated[Optional[Path], typer.Option("--settings", help="settings file", metavar="FILE", parser=_home,
@@ -309,7 +312,7 @@ def predict(
         if file: rows = predict_file(classifier, file, text_column, cache)
         else: rows = label_texts(classifier, _texts(texts or [], source))
         if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output, file)}")
-        else: _print_rows(rows, find_text_column(classifier, rows.column_names, text_column))
+        else: _print_rows(rows, find_text_column(classifier, rows.column_names, text_column) if file else "text")
         if faulty := sum(map(bool, rows["error"])):
             say(f"warning: {faulty} of {len(rows)} rows have no label, see error")
 
@@ -417,7 +420,7 @@ def main(
         try:
             check_launch(arguments)
             return app(arguments, standalone_mode=False, obj=arguments) or 0
-        except typer.TyperException as e: problem = f"error: {e.format_message()}{_advice(e, arguments)}"
+        except typer.TyperException as e: problem = f"error: {e.format_message()}{_advice(e, arguments)}" if e.format_message() else ""
         except (InputError, OSError) as e: problem = f"error: {e}"
         except Interrupted as e: problem, code = str(e), 130
         except (KeyboardInterrupt, typer.Abort): return 130

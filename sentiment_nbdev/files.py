@@ -166,20 +166,21 @@ def read_seen(
     return frozenset(packed[i:i + 8] for i in range(0, len(packed), 8))
 
 # %% ../nbs/engine/files.ipynb #497fd9c9
-def _delimiter(header: str) -> str:
+def _delimiter(file) -> str:
     "What separates the cells: a comma, or ; or a tab when the header has no comma outside quotes"
-    bare = re.sub('"[^"]*"', "", header)
+    bare = re.sub('"[^"]*"', "", next((line for line in file if line.strip()), ""))
+    file.seek(0)
     return next((mark for mark in ",;\t" if mark in bare), ",")
 
 def _csv_records(file):
     "(record as written, cells by column) of a csv, its header first"
-    taken, first, columns = [], file.readline(), None
+    taken, columns = [], None
     def lines():
-        for line in chain([first], file):
+        for line in file:
             taken.append(line)
             yield line
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(lines(), delimiter=_delimiter(first), strict=True)
+    reader = csv.reader(lines(), delimiter=_delimiter(file), strict=True)
     for cells in reader:
         raw = "".join(taken)
         taken.clear()
@@ -262,8 +263,7 @@ def _split_end(raw: str) -> tuple[str, str]:
 
 def _add_to_csv(source, file, header: dict, answers):
     "Each record of the source with the values of an answer as further cells"
-    delimiter = _delimiter(source.readline())
-    source.seek(0)
+    delimiter = _delimiter(source)
     for (raw, _), answer in zip(_csv_records(source), chain([header], answers), strict=True):
         body, end = _split_end(raw)
         file.write(body + delimiter)
@@ -335,9 +335,10 @@ def _parquet_schema(path: Path):
     "The columns of a parquet file; types that few programs know are shown as text"
     import pyarrow as pa
     import pyarrow.parquet as pq
-    try: schema = pq.read_schema(path)
+    try: schema, rows = pq.read_schema(path), pq.read_metadata(path).num_rows
     except (OSError, ValueError) as e:
         raise InputError(f"cannot read {path} ({str(e).splitlines()[0]}): write it again") from None
+    if not rows: raise InputError(f"cannot read {path} (it has no rows): add rows")
     if len(set(schema.names)) < len(schema): raise InputError(f"cannot read {path} (two columns have the same name): rename one")
     for place, field in enumerate(schema):
         rare = any(word in str(field.type) for word in ("dictionary", "map<", "extension<", "interval", "union"))

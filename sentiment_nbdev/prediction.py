@@ -11,6 +11,7 @@ __all__ = ['ANSWER', 'load_saved', 'check_texts', 'Prediction', 'Classifier', 'p
 # %% ../nbs/11_prediction.ipynb #79457e42
 import math, tempfile, warnings
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 import numpy as np
@@ -59,18 +60,30 @@ def _load_whole(
         if not kind.endswith("ForSequenceClassification"):
             raise InputError(f"{folder} holds a {kind} without a trained classification head: "
                              "train it first with `sentiment train`")
-        return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True), _model_settings(folder)
+        model, settings = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True), _model_settings(folder)
     except InputError: raise
     except (OSError, RuntimeError, ValueError, SafetensorError) as e:
-        raise InputError(f"cannot load the model {folder}: {str(e).splitlines()[0]}") from None
+        shapes = "ignore_mismatched_sizes" in str(e)
+        why = "its weights have other shapes than its config.json says" if shapes else str(e).splitlines()[0]
+        raise InputError(f"cannot load the model {folder}: {why}") from None
+    if model.config.num_labels != len(settings.labels):
+        raise InputError(f"{folder} gives {model.config.num_labels} numbers per text, but its card names the classes "
+                         f"{', '.join(settings.labels)}: save the model again")
+    return model, settings
 
 # %% ../nbs/11_prediction.ipynb #e5f34e2e
+def _fetched(folder: str | Path) -> Path:
+    "The folder, after a download from the hub if it is there"
+    try: return fetch(folder)
+    except InputError as e:
+        raise InputError(f"{str(e).partition('): ')[0]}): check the name and the network, or name a folder") from None
+
 def load_saved(
     folder: str | Path,      # A full, probe or merged model, or an adapter
     base: str | None = None, # Another place to take an adapter's encoder from
 ) -> tuple:                  # (model, settings)
     "Whatever the folder holds; an adapter comes on its own encoder"
-    folder = fetch(folder)
+    folder = _fetched(folder)
     if not Path(folder).is_dir():
         raise InputError(f"no folder {folder}: name a model saved by `sentiment train` or `sentiment merge`")
     if (Path(folder)/"adapter_config.json").is_file(): return load_adapter(folder, base)
@@ -92,6 +105,7 @@ def check_texts(
 ) -> list[str]:          # The same texts
     "Raise an `InputError` for the first text that is empty or no string"
     if isinstance(texts, str): raise InputError("one string given: put it into a list, [text]")
+    if not hasattr(texts, "__iter__"): raise InputError(f"{texts!r} is no list of texts: write [text]")
     texts = list(texts)
     for n, text in enumerate(texts):
         if fault := _text_fault(text):
@@ -111,7 +125,7 @@ def _saved_tokenizer(folder: Path, settings: Settings):
     except InputError as e:
         if settings.model != str(folder): raise          # an adapter's encoder, which --base can name
         reason = str(e).rpartition(": ")[0] or str(e)
-        raise InputError(f"{reason}: put the tokenizer that belongs to the model into {folder}") from None
+        raise InputError(f"{reason}: {folder} is damaged or incomplete, save model and tokenizer again") from None
     if tokenizer.pad_token is None:
         raise InputError(f"the tokenizer of {folder} has no padding token: "
                          "set tokenizer.pad_token, and save model and tokenizer again")
@@ -139,7 +153,7 @@ class Classifier:
         device: str = "auto",    # auto, cuda, mps or cpu
     ) -> "Classifier":
         "Load what is in the folder; an adapter finds its encoder by itself"
-        model, settings = load_saved(folder := fetch(folder), base)
+        model, settings = load_saved(folder := _fetched(folder), base)
         settings = replace(settings, device=device)
         model = make_quick(model, settings).to(choose_device(settings)).eval()
         return cls(model, _saved_tokenizer(folder, settings), settings, read_seen(folder))
@@ -268,6 +282,15 @@ def _records(rows: Dataset):
     "The rows one by one, as dicts"
     for table in rows.with_format("arrow").iter(4096): yield from table.to_pylist()
 
+def _check_order(rows: Dataset, source: str | Path):
+    "Raise an `InputError` unless the rows have the texts of the file, in its order"
+    schema = table_schema(source)
+    texts = [place for place, field in enumerate(schema) if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    ours = (tuple(row.values()) for row in _records(rows.select_columns([schema.names[place] for place in texts])))
+    theirs = (cells for arrays, _ in table_parts(source, schema.names[0]) for cells in zip(*(arrays[place].to_pylist() for place in texts)))
+    if any(our != their for our, their in zip_longest(ours, theirs)):
+        raise InputError(f"{source} does not hold these rows in this order: label the file again, or leave out source")
+
 def write_rows(
     rows: Dataset,
     path: str | Path, # Its ending decides: csv, jsonl, parquet, or txt for one label per line
@@ -276,8 +299,10 @@ def write_rows(
     "Write predicted rows to a file that appears whole or not at all"
     kind = check_output(path, source)
     same = source and kind != ".txt" and Path(source).suffix.lower() == kind
+    names = [name for name in ANSWER if name in rows.column_names]
+    if same: _check_order(rows, source)
     with write_atomically(path) as temporary:
-        if same: add_columns(source, temporary, _records(rows.select_columns(list(ANSWER))), list(ANSWER))
+        if same: add_columns(source, temporary, _records(rows.select_columns(names)), names)
         elif kind == ".parquet": rows.to_parquet(str(temporary))
         elif kind == ".txt": temporary.write_text("".join(f"{label}\n" for label in rows["predicted"]), encoding="utf-8")
         else: write_table(_records(rows), rows.column_names, temporary, kind)

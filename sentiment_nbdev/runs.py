@@ -28,7 +28,7 @@ from .fast_path import make_quick
 from .metrics import calibrate, score_logits
 from .records import PeakMemory, RunRecord, describe_environment, describe_rows, public_settings, write_record
 from .training import _record, fine_tune, open_test, predict_logits
-from .checkpoints import check_resume, drop_unfinished, first_process, open_run, run_plan, train_safely
+from .checkpoints import check_run, drop_unfinished, first_process, open_run, run_plan, train_safely
 from .saving import save_adapter, save_classifier, weight_bytes, weights_sha256
 from .lora import add_lora
 
@@ -214,7 +214,7 @@ def train_and_save(
     resume: bool = False, # Go on with an interrupted training
 ) -> RunRecord:           # Complete, test metrics included
     "Train one method so that it may be interrupted, save the model and its record"
-    check_resume(out, resume)
+    check_run(out, resume)
     out, rows = check_folder(out), prepare_rows(settings)
     kept = out.with_name(f"{out.name}-checkpoints")
     if not first_process(): return run_method(method, rows, settings, out, kept)

@@ -42,6 +42,11 @@ def assert_refused(result, *parts):
     (["compare", "--settings", "nowhere.ini"], ["no settings file nowhere.ini"]),
     (["compare", "--data", "nowhere.csv"], ["nowhere.csv"]),
     (["compare", "--model", "./nowhere"], ["./nowhere"]),
+    (["train", "full", "--set", "lr_full=0"], ["lr_full is 0.0", "1e-12"]),
+    (["train", "full", "--set", "weight_decay=inf"], ["weight_decay is inf"]),
+    (["init", "--out", "a\0b"], ["cannot be the name of a file"]),
+    (["train", "full", "--out", "\ud800"], ["cannot be the name of a file"]),
+    (["predict", "hf://no one/critic", "a joy"], ["not a hub name", "or name a folder"]),
     (["train", "svm"], ["unknown method 'svm'"]),
     (["train", "bow"], ["bow"]),
     (["train"], ["Missing argument", "method"]),
@@ -95,6 +100,49 @@ def test_wrong_settings_file_is_one_line(command, tmp_path):
     assert_refused(command("compare"), "unknown setting 'learning_rate'")
     (tmp_path/"settings.ini").write_text("[sentiment.imbd]\nepochs = 1\n")
     assert_refused(command("compare"), "unknown section [sentiment.imbd]")
+
+
+@pytest.mark.parametrize("content, words", [("[other]\nx = 1\n", "no section [sentiment]"), ("", "no section [sentiment]"), ("[Sentiment]\nepochs = 0\n", "unknown section [Sentiment]"),
+                                            ("[sentiment]\nepochs\n", "line 2"), ("[sentiment]\nepochs=1\nepochs=2\n", "already exists")])
+def test_a_settings_file_that_is_named_must_say_something(command, tmp_path, content, words):
+    (tmp_path/"my.ini").write_text(content, encoding="utf-8")
+    assert_refused(command("train", "probe", "--settings", "my.ini"), "my.ini", words)
+
+
+def change(path, **values): path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+DAMAGE = dict(
+    card_is_a_list=("whole", lambda f: (f/"sentiment.json").write_text("[]"), "sentiment.json is damaged"),
+    card_is_empty=("whole", lambda f: (f/"sentiment.json").write_text("{}"), "sentiment.json is damaged"),
+    card_names_more_classes=("whole", lambda f: change(f/"sentiment.json", settings=json.loads((f/"sentiment.json").read_text())["settings"] | dict(labels=["a", "b", "c"])), "gives 2 numbers per text"),
+    config_names_more_classes=("whole", lambda f: change(f/"config.json", id2label={"0": "a", "1": "b", "2": "c"}), "other shapes than its config.json says"),
+    no_tokenizer=("whole", lambda f: [path.unlink() for path in f.glob("tokenizer*")], "save model and tokenizer again"),
+    no_padding=("whole", lambda f: change(f/"tokenizer_config.json", pad_token=None), "has no padding token"),
+    unknown_model=("whole", lambda f: change(f/"config.json", model_type="nonsense"), "cannot load the model"),
+    unknown_adapter=("adapter", lambda f: change(f/"adapter_config.json", peft_type="NONSENSE"), "cannot load the adapter"),
+    empty_adapter_config=("adapter", lambda f: (f/"adapter_config.json").write_text("{}"), "cannot load the adapter"))
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_model_is_one_line_without_the_flags_of_a_training(command, saved, tmp_path, kind):
+    name, damage, words = DAMAGE[kind]
+    damage(shutil.copytree(saved/name, tmp_path/"mine"))
+    assert_refused(command("predict", "mine", "a joy"), words)
+    assert "--" not in command("predict", "mine", "a joy")[2]
+
+
+def test_a_model_of_others_reads_what_its_positions_allow(command, tmp_path):
+    "RoBERTa's positions begin after the padding id: of 66 it can use 64"
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from sentiment_nbdev.settings import Settings
+    from sentiment_nbdev.tokenization import load_tokenizer
+    tokenizer = load_tokenizer(Settings())
+    shape = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, type_vocab_size=1, vocab_size=len(tokenizer), pad_token_id=1, max_position_embeddings=66)
+    AutoModelForSequenceClassification.from_config(AutoConfig.for_model("roberta", **shape)).save_pretrained(tmp_path/"theirs")
+    tokenizer.save_pretrained(tmp_path/"theirs")
+    code, out, err = command("predict", "theirs", "a film " * 200)
+    assert code == 0 and out.startswith("LABEL_"), err
 
 
 def test_settings_file_of_others_is_left_alone(command, tmp_path):
@@ -189,6 +237,9 @@ def test_what_is_not_ours_in_a_model_folder_stays(command, chance, tmp_path):
     assert (tmp_path/"mine/notes.txt").read_text(encoding="utf-8") == "mine" and (tmp_path/"mine/record.json").read_bytes() == before
     shutil.rmtree(tmp_path/"mine/plots")
     for name in ("notes.txt", "model.py"): (tmp_path/"mine"/name).unlink()
+    (tmp_path/"mine-checkpoints/checkpoint-old").mkdir(parents=True)
+    assert_refused(command("train", "probe", *chance, "--out", "mine"), "mine-checkpoints", "holds something else")
+    assert (tmp_path/"mine-checkpoints/checkpoint-old").is_dir()
     (tmp_path/"link").symlink_to("mine")
     assert command("train", "probe", *chance, "--set", "seed=7", "--out", "link")[0] == 0
     assert (tmp_path/"link").is_symlink() and json.loads((tmp_path/"mine/record.json").read_text(encoding="utf-8"))["settings"]["seed"] == 7
@@ -207,6 +258,7 @@ def test_every_path_option_knows_the_home_folder(command, monkeypatch, tmp_path)
 def test_a_text_that_begins_with_a_dash(command, saved):
     code, out, err = command("predict", saved/"whole", "--", "-5 stars", "--bad")
     assert code == 0 and [line.split("\t")[2] for line in out.splitlines()] == ["-5 stars", "--bad"]
+    assert command("predict", saved/"whole", "fine", "--text-column", "review")[0] == 0      # there are no columns to look in
     assert_refused(command("predict", saved/"whole", "-5 stars"), "write -- before a text that begins with -")
 
 

@@ -117,3 +117,11 @@ def test_a_file_that_cannot_be_labelled_says_why(place, name, content, words):
     (place/name).write_bytes(content)
     with pytest.raises(InputError, match="(?s).*" + words) as error: predict_file(Critic(), place/name)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_answers_never_stand_behind_another_record(place):
+    (place/"two.csv").write_text("id,text\n1,a joy\n2,a bore\n", encoding="utf-8")
+    rows = predict_file(Critic(), place/"two.csv")
+    for other in (rows.select([1, 0]), rows.select([0]), rows.sort("id", reverse=True)):
+        with pytest.raises(InputError, match="in this order"): write_rows(other, place/"out.csv", place/"two.csv")
+        assert len(pd.read_csv(write_rows(other, place/"free.csv"))) == len(other)
