@@ -207,12 +207,16 @@ def _text_records(file):
     "(line as written, its text) of a txt file"
     for line in file: yield line, dict(text=line.rstrip("\r\n").removeprefix("\ufeff"))
 
+def _open(path: str | Path, mode: str = "r", newline: str = ""):
+    "A text file as it is: line ends stay, and a broken byte is kept as a character that stands for it"
+    return open(path, mode, encoding="utf-8", errors="surrogateescape", newline=newline)
+
 def read_records(
     path: str | Path, # A csv, jsonl or txt file
 ):                    # Pairs of the record as written and {column: value}, one after the other
     "The records of a file; the header of a csv is not one"
     kind = Path(path).suffix.lower()
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n" if kind == ".txt" else "") as file:
+    with _open(path, newline="\n" if kind == ".txt" else "") as file:
         records = {".csv": _csv_records, ".jsonl": _json_records, ".txt": _text_records}[kind](file)
         try:
             if kind == ".csv": next(records, None)
@@ -299,8 +303,7 @@ def add_columns(
     "Write the source again, with the answers as further columns; nothing else changes"
     source, kind = Path(source), Path(source).suffix.lower()
     if kind == ".parquet": return _add_to_parquet(source, Path(path), answers)
-    text = dict(encoding="utf-8", errors="surrogateescape", newline="")
-    with open(source, **text) as opened, open(path, "w", **text) as file:
+    with _open(source) as opened, _open(path, "w") as file:
         try: (_add_to_csv if kind == ".csv" else _add_to_json)(opened, file, dict(zip(names, names)), answers)
         except ValueError: raise InputError(f"{source} was changed while its rows were labelled: label it again") from None
 
@@ -361,12 +364,12 @@ def table_schema(
 def table_parts(
     path: str | Path, # A csv, jsonl, parquet or txt file
     column: str,      # The one that is wanted as it stands in the file
+    schema,           # From `table_schema`
     size: int = 4096, # Rows at a time
-):                    # Pairs (an Arrow array per column of `table_schema`, the values of `column`)
+):                    # Pairs (an Arrow array per column, the values of `column`)
     "The rows of a file, part by part"
     import pyarrow as pa
     import pyarrow.parquet as pq
-    schema = table_schema(path)
     if Path(path).suffix.lower() == ".parquet":
         for batch in pq.ParquetFile(path).iter_batches(size):
             same = [batch[field.name].type == field.type for field in schema]

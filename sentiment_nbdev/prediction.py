@@ -262,14 +262,15 @@ def predict_file(
     cache: str | None = None,   # A folder to keep the rows in, for files larger than memory
 ) -> Dataset:                   # The file's rows plus predicted, probability and error
     "Label each row of a file, 4,096 at a time"
-    features = Features.from_arrow_schema(table_schema(path))
+    columns = table_schema(path)
+    features = Features.from_arrow_schema(columns)
     column = find_text_column(classifier, list(features), text_column)
     if column not in features:
         raise InputError(f"{path} has no column {column!r}: set text_column to one of {', '.join(features)}")
     taken = ANSWER.keys() & features.keys()
     if taken: raise InputError(f"{path} already has a column {sorted(taken)[0]!r}: rename it")
     schema = Features(**features, **ANSWER).arrow_schema
-    parts = ((arrays, _label_batch(classifier, texts)) for arrays, texts in table_parts(path, column))
+    parts = ((arrays, _label_batch(classifier, texts)) for arrays, texts in table_parts(path, column, columns))
     tables = (pa.table([*arrays, *answer.values()], schema=schema) for arrays, answer in parts)
     if not cache: return Dataset(pa.concat_tables([schema.empty_table(), *tables]))
     Path(cache).mkdir(parents=True, exist_ok=True)
@@ -287,7 +288,8 @@ def _check_order(rows: Dataset, source: str | Path):
     schema = table_schema(source)
     texts = [place for place, field in enumerate(schema) if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
     ours = (tuple(row.values()) for row in _records(rows.select_columns([schema.names[place] for place in texts])))
-    theirs = (cells for arrays, _ in table_parts(source, schema.names[0]) for cells in zip(*(arrays[place].to_pylist() for place in texts)))
+    parts = ([arrays[place].to_pylist() for place in texts] for arrays, _ in table_parts(source, schema.names[0], schema))
+    theirs = (cells for part in parts for cells in zip(*part))
     if any(our != their for our, their in zip_longest(ours, theirs)):
         raise InputError(f"{source} does not hold these rows in this order: label the file again, or leave out source")
 
@@ -298,11 +300,11 @@ def write_rows(
 ) -> Path:
     "Write predicted rows to a file that appears whole or not at all"
     kind = check_output(path, source)
-    same = source and kind != ".txt" and Path(source).suffix.lower() == kind
+    same = source if source and kind != ".txt" and Path(source).suffix.lower() == kind else None
     names = [name for name in ANSWER if name in rows.column_names]
-    if same: _check_order(rows, source)
+    if same: _check_order(rows, same)
     with write_atomically(path) as temporary:
-        if same: add_columns(source, temporary, _records(rows.select_columns(names)), names)
+        if same: add_columns(same, temporary, _records(rows.select_columns(names)), names)
         elif kind == ".parquet": rows.to_parquet(str(temporary))
         elif kind == ".txt": temporary.write_text("".join(f"{label}\n" for label in rows["predicted"]), encoding="utf-8")
         else: write_table(_records(rows), rows.column_names, temporary, kind)
