@@ -369,13 +369,15 @@ def check_launch(
                          "start it without torchrun (a study shares its runs by itself)")
     missing = {"MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"} - os.environ.keys()
     if processes > 1 and missing:
-        raise InputError(f"WORLD_SIZE is {processes}, but {', '.join(sorted(missing))} is not set: start with torchrun, or unset WORLD_SIZE")
+        raise InputError(f"WORLD_SIZE is {processes}, but {', '.join(sorted(missing))} is not set: "
+                         "start with torchrun, or unset WORLD_SIZE")
     if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ:
         raise InputError("accelerate launch --cpu starts one process, whatever --num_processes says: "
                          "use torchrun --nproc-per-node N -m sentiment_nbdev")
     if processes == 1:
         for name in LEFTOVERS: os.environ.pop(name, None)      # or a library would wait for processes that never come
 
+# %% ../nbs/engine/cli.ipynb #0ce397a6
 def _plain_words(error: Exception) -> str:
     "What a person can do about an error of the machine; empty for an error of ours"
     text = str(error)
@@ -402,10 +404,11 @@ def _prepare_process():
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")
     if "matplotlib" not in sys.modules: os.environ["MPLBACKEND"] = "agg"
 
-def _advice(error, arguments: list[str]) -> str:
-    "A remedy for a text that looks like a flag"
+def _usage_problem(error, arguments: list[str]) -> str:
+    "What is wrong with the command line, with a remedy for a text that looks like a flag; empty when help was shown"
     unknown = type(error).__name__ == "NoSuchOption" and arguments[:1] == ["predict"]
-    return " (write -- before a text that begins with -)" if unknown else ""
+    said = error.format_message()
+    return said and f"error: {said}{' (write -- before a text that begins with -)' * unknown}"
 
 # %% ../nbs/engine/cli.ipynb #8de41dcf
 def main(
@@ -420,7 +423,7 @@ def main(
         try:
             check_launch(arguments)
             return app(arguments, standalone_mode=False, obj=arguments) or 0
-        except typer.TyperException as e: problem = f"error: {e.format_message()}{_advice(e, arguments)}" if e.format_message() else ""
+        except typer.TyperException as e: problem = _usage_problem(e, arguments)
         except (InputError, OSError) as e: problem = f"error: {e}"
         except Interrupted as e: problem, code = str(e), 130
         except (KeyboardInterrupt, typer.Abort): return 130

@@ -315,6 +315,7 @@ def shown_text(
     return None if value is None else cell_text(value).encode("utf-8", "replace").decode()
 
 def _is_utf8(text: str) -> bool: return not any("\ud800" <= character <= "\udfff" for character in text)
+def _is_name(text: str) -> bool: return _is_utf8(text) and "\0" not in text
 
 def _kind(value) -> str:
     "The type of a value in a jsonl file, as a column can have it; empty when no column can"
@@ -329,7 +330,7 @@ def _text_schema(path: Path):
         rows, broken = rows + 1, broken + (not _is_utf8(raw))
         for name, value in values.items(): kinds.setdefault(name, set()).update([] if value is None else [_kind(value)])
     if not rows: raise InputError(f"cannot read {path} (it has no rows): add rows")
-    if broken > rows / 4 or not all(map(_is_utf8, kinds)): raise InputError(f"cannot read {path}: save it as UTF-8")
+    if broken > rows / 4 or not all(map(_is_name, kinds)): raise InputError(f"cannot read {path}: save it as UTF-8")
     types = {name: kind.pop() if len(kind) == 1 else "" for name, kind in kinds.items()}
     return pa.schema([(name, pa.type_for_alias(kind or "string")) for name, kind in types.items()])
 

@@ -50,6 +50,7 @@ def _model_settings(
     limit = min(positions, 512) if positions > 0 else 512
     return Settings(model=str(folder), revision="", labels=labels, max_length=limit, truncation_side="right")
 
+# %% ../nbs/11_prediction.ipynb #d03bbf94
 def _load_whole(
     folder: str | Path, # A folder with a whole model
 ) -> tuple:             # (model, settings)
@@ -60,7 +61,8 @@ def _load_whole(
         if not kind.endswith("ForSequenceClassification"):
             raise InputError(f"{folder} holds a {kind} without a trained classification head: "
                              "train it first with `sentiment train`")
-        model, settings = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True), _model_settings(folder)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+        settings = _model_settings(folder)
     except InputError: raise
     except (OSError, RuntimeError, ValueError, SafetensorError) as e:
         shapes = "ignore_mismatched_sizes" in str(e)
@@ -286,13 +288,14 @@ def _records(rows: Dataset):
 def _check_order(rows: Dataset, source: str | Path):
     "Raise an `InputError` unless the rows have the texts of the file, in its order"
     schema = table_schema(source)
-    texts = [place for place, field in enumerate(schema) if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    texts = [place for place, kind in enumerate(schema.types) if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
     ours = (tuple(row.values()) for row in _records(rows.select_columns([schema.names[place] for place in texts])))
     parts = ([arrays[place].to_pylist() for place in texts] for arrays, _ in table_parts(source, schema.names[0], schema))
     theirs = (cells for part in parts for cells in zip(*part))
     if any(our != their for our, their in zip_longest(ours, theirs)):
         raise InputError(f"{source} does not hold these rows in this order: label the file again, or leave out source")
 
+# %% ../nbs/11_prediction.ipynb #5e1a934d
 def write_rows(
     rows: Dataset,
     path: str | Path, # Its ending decides: csv, jsonl, parquet, or txt for one label per line

@@ -207,7 +207,8 @@ def load_settings(
     asked = file is not None
     if not asked and Path("settings.ini").is_file(): file = "settings.ini"
     sections = read_settings_file(file) if file else {}
-    if asked and not sections: raise InputError(f"{file} has no section [sentiment]: add it, or write a file with `sentiment init`")
+    if asked and not sections:
+        raise InputError(f"{file} has no section [sentiment]: add it, or write a file with `sentiment init`")
     common = sections.get("sentiment", {})
     named = common.pop("profile", "embedded")
     base = profile_settings(profile or named)
