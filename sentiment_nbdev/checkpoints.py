@@ -6,16 +6,18 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/checkpoints.html.
 
 # %% auto #0
 __all__ = ['SEAL', 'NEEDED', 'seal_checkpoint', 'checkpoint_fault', 'last_checkpoint', 'drop_unfinished', 'StopOnSignal', 'agree',
-           'first_process', 'SealCheckpoints', 'StopOnNaN', 'train_in_parts', 'run_plan', 'open_run', 'train_safely']
+           'first_process', 'SealCheckpoints', 'StopOnNaN', 'train_in_parts', 'run_plan', 'check_run', 'open_run',
+           'train_safely']
 
 # %% ../nbs/engine/checkpoints.ipynb #6fac1aee
-import json, math, os, shutil, signal, threading, warnings
+import json, math, shutil, signal, threading, warnings
 from contextlib import contextmanager
 from pathlib import Path
 import torch
 from transformers import TrainerCallback
-from .files import InputError, Interrupted, file_sha256, write_atomically
+from .files import InputError, Interrupted, file_sha256, process_place, write_atomically
 from .settings import Settings
+from .sources import find_encoder
 from .records import FIRST_VERSION, RunRecord, describe_rows, public_settings
 from .training import fine_tune
 
@@ -33,7 +35,8 @@ def seal_checkpoint(
     folder: str | Path, # A checkpoint that is complete
 ):
     "Write the fingerprints of its files beside them"
-    with write_atomically(Path(folder)/SEAL) as temporary: temporary.write_text(json.dumps(_file_hashes(Path(folder))))
+    text = json.dumps(_file_hashes(Path(folder)))
+    with write_atomically(Path(folder)/SEAL) as temporary: temporary.write_text(text, encoding="utf-8")
 
 # %% ../nbs/engine/checkpoints.ipynb #72dbf218
 NEEDED = ("optimizer.pt", "scheduler.pt", "trainer_state.json", "rng_state*.pth", "*.safetensors")
@@ -45,7 +48,7 @@ def checkpoint_fault(
     folder = Path(folder)
     missing = [pattern for pattern in NEEDED if not list(folder.glob(pattern))]
     if missing: return f"it lacks {', '.join(missing)}"
-    try: sealed = json.loads((folder/SEAL).read_text())
+    try: sealed = json.loads((folder/SEAL).read_text(encoding="utf-8"))
     except (OSError, ValueError): return "it was not finished"
     now = _file_hashes(folder)
     changed = [name for name in sealed if now.get(name) != sealed[name]]
@@ -110,7 +113,7 @@ def agree(
 
 def first_process() -> bool:
     "True in a single process and in the first of several: the one that writes and speaks"
-    return os.environ.get("RANK", "0") == "0"
+    return process_place()[0] == 0
 
 # %% ../nbs/engine/checkpoints.ipynb #967690ee
 class SealCheckpoints(TrainerCallback):
@@ -158,7 +161,31 @@ def run_plan(
 ) -> dict:              # What must be the same for a resume
     "The identity of a run"
     rows = {f"{name} rows": describe_rows(tokens[name], len(settings.labels))["sha256"] for name in ("train", "validation")}
-    return json.loads(json.dumps(dict(method=method) | public_settings(settings) | rows))
+    files = sorted(Path(find_encoder(settings).path).glob("*.safetensors"))       # none when the encoder is a commit on the hub
+    encoder = {path.name: file_sha256(path) for path in files}
+    return json.loads(json.dumps(dict(method=method) | public_settings(settings) | rows | dict(encoder=encoder)))
+
+# %% ../nbs/engine/checkpoints.ipynb #3bd6008d
+def _read_plan(path: Path, plan: dict) -> dict | None:
+    "The plan of the run that a folder holds; what older plans did not say counts as the same"
+    if not path.is_file(): return None
+    try: return dict(encoder=plan.get("encoder")) | FIRST_VERSION | json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError):
+        raise InputError(f"{path} is damaged: remove the folder {path.parent} to start again") from None
+
+def check_run(
+    out: str | Path, # Where the model of this run goes
+    resume: bool,    # Whether the person asked to go on
+):
+    "Raise an `InputError` when the run that shall go on is finished, or its checkpoints would stand among other files"
+    kept = Path(out).with_name(f"{Path(out).name}-checkpoints")
+    ours = ("run.json", "checkpoint-[0-9]*", "lr-[0-9]*", ".writing-*", ".making-*", ".locks")
+    if kept.exists() and (not kept.is_dir() or any(not any(map(entry.match, ours)) for entry in kept.iterdir())):
+        raise InputError(f"{kept} is where the checkpoints of this run would be, but it holds something else: "
+                         "move that, or name another folder with --out")
+    if resume and (Path(out)/"record.json").is_file() and not kept.exists():
+        raise InputError(f"the run in {out} is finished: leave out --resume to train it again, "
+                         "or name another folder with --out")
 
 # %% ../nbs/engine/checkpoints.ipynb #2b0499d0
 def open_run(
@@ -168,7 +195,7 @@ def open_run(
 ):
     "Raise an `InputError` unless this run may use the folder; then write the plan into it"
     path = Path(folder)/"run.json"
-    before = FIRST_VERSION | json.loads(path.read_text()) if path.is_file() else None
+    before = _read_plan(path, plan)
     if before and not resume:
         raise InputError(f"{folder} holds an unfinished run: add --resume to go on with it, or remove the folder to start again")
     other = [name for name in plan if before and before.get(name) != plan[name]]
@@ -178,7 +205,7 @@ def open_run(
     if resume and not before:
         warnings.warn(f"nothing to go on with in {folder}: starting from the beginning", stacklevel=2)
     if not before and first_process():
-        with write_atomically(path) as temporary: temporary.write_text(json.dumps(plan))
+        with write_atomically(path) as temporary: temporary.write_text(json.dumps(plan), encoding="utf-8")
 
 # %% ../nbs/engine/checkpoints.ipynb #0e1b82b7
 def train_safely(

@@ -7,16 +7,16 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only',
-           'Retry', 'Threads', 'TextColumn', 'chosen_settings', 'seed_list', 'say', 'compare', 'train', 'evaluate',
-           'bench', 'grid', 'study', 'report', 'predict', 'merge', 'push', 'init', 'check_launch', 'main']
+           'Retry', 'Threads', 'TextColumn', 'LEFTOVERS', 'chosen_settings', 'seed_list', 'say', 'compare', 'train',
+           'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'merge', 'push', 'init', 'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
-import os, sys, tempfile, warnings
+import locale, os, shutil, sys, tempfile, warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .files import InputError, Interrupted, check_folder
+from .files import SEEN, InputError, Interrupted, check_folder, check_output, process_place
 from .settings import (FIELDS, METHODS, RowSettings, Settings, change_settings, load_settings, parse_value,
                                       profile_settings, quiet_libraries, write_settings)
 
@@ -37,7 +37,15 @@ Model, Data, MaxLength = _flag("model"), _flag("data"), _flag("max_length")
 NTrain, NValidation, NTest = _flag("n_train"), _flag("n_validation"), _flag("n_test")
 Epochs, Seeds = _flag("epochs"), _flag("seed", "--seeds")
 Profile = Annotated[Optional[str], typer.Option(help="embedded, imdb or original", show_default="embedded", metavar="")]
-File = Annotated[Optional[Path], typer.Option("--settings", help="settings file", metavar="FILE",
+
+def _home(text: str) -> Path:
+    "A path as a person writes it; in --out=~/x no shell replaces the ~"
+    try: usable = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError: usable = False
+    if not usable: raise InputError(f"{text!r} cannot be the name of a file: write another one")
+    return Path(os.path.expanduser(text))
+
+File = Annotated[Optional[Path], typer.Option("--settings", help="settings file", metavar="FILE", parser=_home,
                                               show_default="./settings.ini if it has our sections")]
 Set = Annotated[Optional[list[str]], typer.Option("--set", help="any other setting, as name=value; may be repeated",
                                                   metavar="NAME=VALUE")]
@@ -46,7 +54,8 @@ Plain = Annotated[bool, typer.Option("--plain", help="the plain recipe (fp32, ra
 Resume = Annotated[bool, typer.Option("--resume", help="go on with an interrupted training")]
 def _out_flag(shown: str):
     "The type of --out, with the default that help shows"
-    return Annotated[Optional[Path], typer.Option("--out", help="folder to write to", show_default=shown, metavar="FOLDER")]
+    return Annotated[Optional[Path], typer.Option("--out", help="folder to write to", show_default=shown, metavar="FOLDER",
+                                                  parser=_home)]
 
 # %% ../nbs/engine/cli.ipynb #8274e66f
 def chosen_settings(
@@ -127,7 +136,8 @@ def train(
     say(f"Saved to {out}")
 
 # %% ../nbs/engine/cli.ipynb #c7e892e7
-Saved = Annotated[Path, typer.Argument(metavar="MODEL", help="folder of a saved model or adapter, or hf://owner/name")]
+Saved = Annotated[Path, typer.Argument(metavar="MODEL", parser=_home,
+                                         help="folder of a saved model or adapter, or hf://owner/name")]
 Base = Annotated[Optional[str], typer.Option("--base", "--model", help="where to take an adapter's encoder from",
                                              show_default="the adapter's own", metavar="FOLDER")]
 
@@ -247,10 +257,12 @@ def study(
 # %% ../nbs/engine/cli.ipynb #b4eb1dc1
 @app.command(epilog="Example: sentiment report results/verdict")
 def report(
-    folders: Annotated[Optional[list[Path]], typer.Argument(metavar="FOLDER", help="studies or comparisons",
+    folders: Annotated[Optional[list[Path]], typer.Argument(metavar="FOLDER", help="studies or comparisons", parser=_home,
                                                             show_default="all under results")] = None,
-    add: Annotated[Optional[Path], typer.Option(help="take this record of a run into the tables", metavar="FILE")] = None,
-    out: Annotated[Path, typer.Option("--results", help="folder of all results", metavar="FOLDER")] = Path("results")):
+    add: Annotated[Optional[Path], typer.Option(help="take this record of a run into the tables", metavar="FILE",
+                                                    parser=_home)] = None,
+    out: Annotated[Path, typer.Option("--results", help="folder of all results", metavar="FOLDER",
+                                           parser=_home)] = Path("results")):
     "Make tables, pictures and the index of numbers again from the records; no training."
     quiet_libraries()
     from sentiment_nbdev.reports import add_record, report_all, write_report
@@ -262,10 +274,11 @@ def report(
 def _texts(texts: list[str], source: str | None) -> list[str]:
     "The texts of the arguments, or the lines of standard input"
     from sentiment_nbdev.prediction import check_texts
-    if source != "-" and texts != ["-"]: return check_texts(texts)
-    try: return [line.rstrip("\n") for line in sys.stdin] or check_texts([])
-    except UnicodeDecodeError:
-        raise InputError("standard input is not UTF-8: convert it, or use --input FILE") from None
+    given = source != "-" and texts != ["-"]
+    if not given and hasattr(sys.stdin, "reconfigure"): sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    lines = check_texts(texts) if given else [line.rstrip("\r\n") for line in sys.stdin]
+    if not lines: raise InputError("no text given: give one or more texts, or a file with --input")
+    return lines
 
 def _print_rows(rows, column: str):
     "One line per row: label, probability and text, separated by tabs"
@@ -281,38 +294,44 @@ TextColumn = Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].me
 def predict(
     folder: Saved,
     texts: Annotated[Optional[list[str]], typer.Argument(metavar="TEXT",
-                                                         help="texts to label; - reads lines from standard input")] = None,
+                                                         help="texts to label; - reads lines from standard input; write -- "
+                                                              "before a text that begins with -")] = None,
     source: Annotated[Optional[str], typer.Option("--input", metavar="FILE",
                                                   help="csv, jsonl, parquet or txt file, or -")] = None,
-    output: Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE")] = None,
+    output: Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE",
+                                                    parser=_home)] = None,
     text_column: TextColumn = None, base: Base = None):
     "Label texts: given as arguments, in a file, or line by line on standard input."
     if texts and source: raise InputError("both texts and --input given: give one of them")
     quiet_libraries()
     from sentiment_nbdev.prediction import Classifier, find_text_column, label_texts, predict_file, write_rows
+    file = _home(source) if source and source != "-" else None
+    if output: check_output(output, file)
     classifier = Classifier.load(folder, base=base)
     with tempfile.TemporaryDirectory() as cache:
-        if source and source != "-": rows = predict_file(classifier, source, text_column, cache)
+        if file: rows = predict_file(classifier, file, text_column, cache)
         else: rows = label_texts(classifier, _texts(texts or [], source))
-        if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output)}")
-        else: _print_rows(rows, find_text_column(classifier, rows, text_column))
+        if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output, file)}")
+        else: _print_rows(rows, find_text_column(classifier, rows.column_names, text_column) if file else "text")
         if faulty := sum(map(bool, rows["error"])):
             say(f"warning: {faulty} of {len(rows)} rows have no label, see error")
 
 # %% ../nbs/engine/cli.ipynb #60dd5d42
 @app.command(epilog="Example: sentiment merge runs/lora --out runs/merged")
 def merge(
-    adapter: Annotated[Path, typer.Argument(help="folder of a saved adapter")], base: Base = None,
-    out: Annotated[Path, typer.Option(help="folder to write to", metavar="FOLDER")] = Path("runs/merged")):
+    adapter: Annotated[Path, typer.Argument(help="folder of a saved adapter", parser=_home)], base: Base = None,
+    out: Annotated[Path, typer.Option(help="folder to write to", metavar="FOLDER", parser=_home)] = Path("runs/merged")):
     "Merge an adapter into its encoder and save the whole model."
     quiet_libraries()
     from sentiment_nbdev.lora import load_adapter, merge_adapter
     from sentiment_nbdev.saving import read_card, save_classifier
     from sentiment_nbdev.tokenization import load_tokenizer
     check_folder(out)
+    if out.exists() and out.samefile(adapter): raise InputError(f"{out} is the adapter itself: name another folder with --out")
     merged, chosen = load_adapter(adapter, base)
     sha256 = read_card(adapter)["base_sha256"]
     save_classifier(merge_adapter(merged), load_tokenizer(chosen), out, chosen, sha256, kind="merged")
+    if (adapter/SEEN).is_file(): shutil.copy(adapter/SEEN, out/SEEN)
     say(f"Merged {adapter} into {out}")
 
 # %% ../nbs/engine/cli.ipynb #9c1f658a
@@ -328,25 +347,37 @@ def push(
 # %% ../nbs/engine/cli.ipynb #94cad1ab
 @app.command(epilog="Example: sentiment init --profile imdb")
 def init(
-    profile: Profile = None, out: Annotated[Path, typer.Option(help="file to write", metavar="FILE")] = Path("settings.ini")):
+    profile: Profile = None,
+    out: Annotated[Path, typer.Option(help="file to write", metavar="FILE", parser=_home)] = Path("settings.ini")):
     "Write a commented settings file."
     if out.exists(): raise InputError(f"{out} exists: edit it, or name another file with --out")
     write_settings(profile_settings(profile or "embedded"), out)
     say(f"Wrote {out}")
 
 # %% ../nbs/engine/cli.ipynb #ebb14529
+LEFTOVERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "PMI_RANK", "PMI_SIZE", "OMPI_COMM_WORLD_RANK",
+             "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_RANK",
+             "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK") # what launchers set; alone they mean nothing to us
+
 def check_launch(
     arguments: list[str], # Of the command line
 ):
     "Only `train` can be shared by processes, and only when they are really there"
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    if several and arguments[:1] != ["train"]:
+    _, processes = process_place()
+    if processes > 1 and arguments[:1] != ["train"]:
         raise InputError(f"{' '.join(arguments[:1])} runs in one process: "
                          "start it without torchrun (a study shares its runs by itself)")
+    missing = {"MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK"} - os.environ.keys()
+    if processes > 1 and missing:
+        raise InputError(f"WORLD_SIZE is {processes}, but {', '.join(sorted(missing))} is not set: "
+                         "start with torchrun, or unset WORLD_SIZE")
     if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ:
         raise InputError("accelerate launch --cpu starts one process, whatever --num_processes says: "
                          "use torchrun --nproc-per-node N -m sentiment_nbdev")
+    if processes == 1:
+        for name in LEFTOVERS: os.environ.pop(name, None)      # or a library would wait for processes that never come
 
+# %% ../nbs/engine/cli.ipynb #0ce397a6
 def _plain_words(error: Exception) -> str:
     "What a person can do about an error of the machine; empty for an error of ours"
     text = str(error)
@@ -354,6 +385,8 @@ def _plain_words(error: Exception) -> str:
         return f"error: a file could not be written ({text.splitlines()[0]}): free some space, or name another folder with --out"
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         return "error: out of memory: lower batch_size, eval_batch_size or max_length, for example --set batch_size=4"
+    if "home directory" in text:
+        return "error: a path begins with ~ and the name of somebody who is not known here: write the path in full"
     lost = "WORLD_SIZE" in os.environ and any(word in text for word in ("peer", "gloo", "NCCL", "TCPStore"))
     message = "error: another process of this run has ended (its message is above): start all of them again with --resume"
     return message if lost else ""
@@ -362,17 +395,35 @@ def _plain_words(error: Exception) -> str:
 def _warn(message, category, *_, **__):
     if issubclass(category, UserWarning): say("warning: " + " ".join(str(message).split()))
 
+def _prepare_process():
+    "Files and names are UTF-8 whatever the locale says, what a terminal cannot show is replaced, no plot waits for a window"
+    if os.name == "posix" and locale.getencoding().lower() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"                   # read when Python starts, so start again
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")
+    if "matplotlib" not in sys.modules: os.environ["MPLBACKEND"] = "agg"
+
+def _usage_problem(error, arguments: list[str]) -> str:
+    "What is wrong with the command line, with a remedy for a text that looks like a flag; empty when help was shown"
+    unknown = type(error).__name__ == "NoSuchOption" and arguments[:1] == ["predict"]
+    said = error.format_message()
+    return said and f"error: {said}{' (write -- before a text that begins with -)' * unknown}"
+
+# %% ../nbs/engine/cli.ipynb #8de41dcf
 def main(
     arguments: list[str] | None = None, # None takes the command line's
 ) -> int:                               # Exit code: 0 fine, 2 wrong input, 130 interrupted
     "Run a command; wrong input becomes one line on stderr"
+    if arguments is None: _prepare_process()
     arguments, problem, code = list(sys.argv[1:] if arguments is None else arguments), "", 2
     with warnings.catch_warnings():
         warnings.showwarning = _warn
+        warnings.simplefilter("default", UserWarning)    # PYTHONWARNINGS=error must not end a training
         try:
             check_launch(arguments)
             return app(arguments, standalone_mode=False, obj=arguments) or 0
-        except typer.TyperException as e: problem = f"error: {e.format_message()}"
+        except typer.TyperException as e: problem = _usage_problem(e, arguments)
         except (InputError, OSError) as e: problem = f"error: {e}"
         except Interrupted as e: problem, code = str(e), 130
         except (KeyboardInterrupt, typer.Abort): return 130

@@ -106,7 +106,7 @@ def load_adapter(
         raise InputError(f"{folder} has no adapter_model.safetensors (a pickle is never opened): save the adapter again")
     model, settings = load_base(folder, base)
     try: return PeftModel.from_pretrained(model, str(folder)).eval(), settings
-    except (OSError, RuntimeError, ValueError, SafetensorError) as e:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as e:
         raise InputError(f"cannot load the adapter {folder}: {str(e).splitlines()[0]}") from None
 
 # %% ../nbs/08_lora.ipynb #23e0fd37

@@ -9,19 +9,23 @@ __all__ = ['ANSWER', 'load_saved', 'check_texts', 'Prediction', 'Classifier', 'p
            'score_classifier', 'label_texts', 'find_text_column', 'predict_file', 'write_rows']
 
 # %% ../nbs/11_prediction.ipynb #79457e42
-import math
+import math, tempfile, warnings
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import torch
 from datasets import Dataset, Features, Value
 from safetensors import SafetensorError
 from scipy.special import softmax
 from transformers import AutoConfig, AutoModelForSequenceClassification
-from .files import InputError, write_atomically
+from .files import (InputError, add_columns, check_output, read_seen, shown_text, table_parts, table_schema,
+                                   text_fingerprints, write_atomically, write_table)
 from .settings import Settings, choose_device
-from .sources import FORMATS, find_encoder, read_rows
+from .sources import find_encoder
 from .data import load_reviews
 from .tokenization import load_tokenizer, tokenize
 from .fast_path import make_quick
@@ -37,29 +41,51 @@ def _model_settings(
     "The settings of a saved model, from its card or from its own config"
     if read_card(folder): return replace(card_settings(folder), model=str(folder), revision="")
     config = AutoConfig.from_pretrained(folder)
-    labels = tuple(config.id2label[i] for i in range(len(config.id2label)))
-    positions = getattr(config, "max_position_embeddings", 512)
-    return Settings(model=str(folder), revision="", labels=labels, max_length=min(positions, 512), truncation_side="right")
+    labels = tuple(str(name) for _, name in sorted(config.id2label.items()))
+    if len(set(labels)) < 2:
+        raise InputError(f"{folder} gives one number per text, not one of several classes: name a classifier")
+    positions = getattr(config, "max_position_embeddings", None) or 512
+    if config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer"):
+        positions -= config.pad_token_id + 1             # their first position comes after the padding id
+    limit = min(positions, 512) if positions > 0 else 512
+    return Settings(model=str(folder), revision="", labels=labels, max_length=limit, truncation_side="right")
 
+# %% ../nbs/11_prediction.ipynb #d03bbf94
 def _load_whole(
     folder: str | Path, # A folder with a whole model
 ) -> tuple:             # (model, settings)
     "A full, probe or merged model"
     find_encoder(Settings(model=str(folder)))            # names what is missing: the folder, its config, its weights
-    kind = (AutoConfig.from_pretrained(folder).architectures or ["?"])[0]
-    if not kind.endswith("ForSequenceClassification"):
-        raise InputError(f"{folder} holds a {kind} without a trained classification head: train it first with `sentiment train`")
-    try: return AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True), _model_settings(folder)
+    try:
+        kind = (AutoConfig.from_pretrained(folder).architectures or ["?"])[0]
+        if not kind.endswith("ForSequenceClassification"):
+            raise InputError(f"{folder} holds a {kind} without a trained classification head: "
+                             "train it first with `sentiment train`")
+        model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+        settings = _model_settings(folder)
+    except InputError: raise
     except (OSError, RuntimeError, ValueError, SafetensorError) as e:
-        raise InputError(f"cannot load the model {folder}: {str(e).splitlines()[0]}") from None
+        shapes = "ignore_mismatched_sizes" in str(e)
+        why = "its weights have other shapes than its config.json says" if shapes else str(e).splitlines()[0]
+        raise InputError(f"cannot load the model {folder}: {why}") from None
+    if model.config.num_labels != len(settings.labels):
+        raise InputError(f"{folder} gives {model.config.num_labels} numbers per text, but its card names the classes "
+                         f"{', '.join(settings.labels)}: save the model again")
+    return model, settings
 
 # %% ../nbs/11_prediction.ipynb #e5f34e2e
+def _fetched(folder: str | Path) -> Path:
+    "The folder, after a download from the hub if it is there"
+    try: return fetch(folder)
+    except InputError as e:
+        raise InputError(f"{str(e).partition('): ')[0]}): check the name and the network, or name a folder") from None
+
 def load_saved(
     folder: str | Path,      # A full, probe or merged model, or an adapter
     base: str | None = None, # Another place to take an adapter's encoder from
 ) -> tuple:                  # (model, settings)
     "Whatever the folder holds; an adapter comes on its own encoder"
-    folder = fetch(folder)
+    folder = _fetched(folder)
     if not Path(folder).is_dir():
         raise InputError(f"no folder {folder}: name a model saved by `sentiment train` or `sentiment merge`")
     if (Path(folder)/"adapter_config.json").is_file(): return load_adapter(folder, base)
@@ -71,7 +97,8 @@ def _text_fault(
     text,    # What stands where a text should
 ) -> str:    # Empty when it is one
     "Why something cannot be labelled"
-    if not isinstance(text, str): return f"is {text!r}, not a string"
+    if not isinstance(text, str): return f"is {repr(text)[:60]}, not a string"
+    if any("\ud800" <= character <= "\udfff" for character in text): return "holds a broken character (not UTF-8)"
     return "" if text.strip() else "is empty"
 
 def check_texts(
@@ -80,8 +107,8 @@ def check_texts(
 ) -> list[str]:          # The same texts
     "Raise an `InputError` for the first text that is empty or no string"
     if isinstance(texts, str): raise InputError("one string given: put it into a list, [text]")
+    if not hasattr(texts, "__iter__"): raise InputError(f"{texts!r} is no list of texts: write [text]")
     texts = list(texts)
-    if not texts: raise InputError("no text given: give one or more texts, or a file with --input")
     for n, text in enumerate(texts):
         if fault := _text_fault(text):
             raise InputError(f"{where} {n} {fault}: write a text or remove it (counting from 0)")
@@ -93,13 +120,33 @@ class Prediction(NamedTuple):
     label: str
     probability: float # Of this label, from 0 to 1
 
+# %% ../nbs/11_prediction.ipynb #7b3963d5
+def _saved_tokenizer(folder: Path, settings: Settings):
+    "The tokenizer of a saved model; what is wrong with it is said without the flags of a training"
+    try: tokenizer = load_tokenizer(settings)
+    except InputError as e:
+        if settings.model != str(folder): raise          # an adapter's encoder, which --base can name
+        reason = str(e).rpartition(": ")[0] or str(e)
+        raise InputError(f"{reason}: {folder} is damaged or incomplete, save model and tokenizer again") from None
+    if tokenizer.pad_token is None:
+        raise InputError(f"the tokenizer of {folder} has no padding token: "
+                         "set tokenizer.pad_token, and save model and tokenizer again")
+    return tokenizer
+
+def _description(model, settings: Settings) -> str:
+    "A model in half a line"
+    labels, count = settings.labels, sum(p.numel() for p in model.parameters())
+    return (f"{', '.join(labels[:5])}{', …' * (len(labels) > 5)}: {type(model).__name__}, {count / 1e6:.1f} million parameters, "
+            f"{settings.max_length} tokens, {next(model.parameters()).device}")
+
 # %% ../nbs/11_prediction.ipynb #9d67d204
-@dataclass
+@dataclass(repr=False)
 class Classifier:
     "Texts to labels, whatever was trained"
-    model: object
-    tokenizer: object
+    model: torch.nn.Module
+    tokenizer: Any
     settings: Settings
+    seen: frozenset[bytes] | None = None # Fingerprints of the texts it was made with; None when nobody kept them
 
     @classmethod
     def load(cls,
@@ -108,14 +155,17 @@ class Classifier:
         device: str = "auto",    # auto, cuda, mps or cpu
     ) -> "Classifier":
         "Load what is in the folder; an adapter finds its encoder by itself"
-        model, settings = load_saved(folder, base)
+        model, settings = load_saved(folder := _fetched(folder), base)
         settings = replace(settings, device=device)
-        return cls(make_quick(model, settings).to(choose_device(settings)).eval(), load_tokenizer(settings), settings)
+        model = make_quick(model, settings).to(choose_device(settings)).eval()
+        return cls(model, _saved_tokenizer(folder, settings), settings, read_seen(folder))
+
+    def __repr__(self): return f"Classifier({_description(self.model, self.settings)})"
 
     def logits(self, texts: list[str]) -> np.ndarray:
         "Logits (N, classes) of N texts, in their order"
-        rows = Dataset.from_dict(tokenize(check_texts(texts), self.tokenizer))
-        return predict_logits(self.model, rows, self.tokenizer, self.settings)
+        if not (texts := check_texts(texts)): return np.zeros((0, len(self.settings.labels)), dtype=np.float32)
+        return predict_logits(self.model, Dataset.from_dict(tokenize(texts, self.tokenizer)), self.tokenizer, self.settings)
 
     def predict(self, texts: list[str]) -> list[Prediction]:
         "Label and probability of each of N texts, in their order"
@@ -147,15 +197,31 @@ def table_accuracy(
     return f"{len(table)} {split} rows, right before training: {count('Before')}; after: {count('After')}"
 
 # %% ../nbs/11_prediction.ipynb #9e5e0f4c
+def _new_rows(
+    classifier: Classifier,
+    rows: Dataset,          # Test rows
+) -> Dataset:               # Those whose text the model was not made with
+    "Leave out what is no test for this model, and say how much that is"
+    if classifier.seen is None:
+        warnings.warn("it cannot be checked whether this model was trained on some of the test texts: "
+                      "it was saved without their fingerprints", stacklevel=3)
+        return rows
+    new = [place for place, mark in enumerate(text_fingerprints(rows["text"])) if mark not in classifier.seen]
+    if not new: raise InputError(f"all {len(rows)} test texts were used to train this model: name other rows with --data")
+    if len(new) < len(rows):
+        warnings.warn(f"{len(rows) - len(new)} of {len(rows)} test texts were used to train this model: they are left out, "
+                      f"the scores are those of the other {len(new)}", stacklevel=3)
+    return rows.select(new)
+
 def score_classifier(
     classifier: Classifier,
     settings: Settings,     # Names the rows
 ) -> dict:                  # n, accuracy with interval, f1, mcc, nll, ece
-    "Score a classifier on the test rows"
+    "Score a classifier on the test rows that it was not trained on"
     if settings.labels != classifier.settings.labels:
         raise InputError(f"the model knows {', '.join(classifier.settings.labels)}, the data {', '.join(settings.labels)}: "
                          "set labels to the model's")
-    rows = load_reviews(settings, splits=("test",))["test"]
+    rows = _new_rows(classifier, load_reviews(settings, splits=("test",))["test"])
     return score_logits(classifier.logits(rows["text"][:]), rows["label"][:])
 
 # %% ../nbs/11_prediction.ipynb #8f340dc7
@@ -167,8 +233,7 @@ def _label_batch(
 ) -> dict:                  # predicted, probability, error: N each
     "An answer for each: a label, or the reason why there is none"
     faults = [_text_fault(text) for text in texts]
-    good = [text for text, fault in zip(texts, faults) if not fault]
-    labels = iter(classifier.predict(good) if good else [])
+    labels = iter(classifier.predict([text for text, fault in zip(texts, faults) if not fault]))
     answers = [Prediction("", math.nan) if fault else next(labels) for fault in faults]
     return dict(predicted=[a.label for a in answers], probability=[a.probability for a in answers],
                 error=[fault and f"the text {fault}" for fault in faults])
@@ -178,18 +243,18 @@ def label_texts(
     texts: list[str],       # N texts
 ) -> Dataset:               # text, predicted, probability, error
     "Texts and their labels as rows"
-    columns, features = dict(text=texts) | _label_batch(classifier, texts), Features(text=Value("string"), **ANSWER)
-    return Dataset.from_dict(columns, features=features)
+    columns = dict(text=[shown_text(text) for text in texts]) | _label_batch(classifier, texts)
+    return Dataset.from_dict(columns, features=Features(text=Value("string"), **ANSWER))
 
 # %% ../nbs/11_prediction.ipynb #1de0f705
 def find_text_column(
     classifier: Classifier,
-    rows: Dataset,
-    asked: str | None, # The column a person named
+    columns: list[str], # Those of the rows
+    asked: str | None,  # The column a person named
 ) -> str:
     "The named column, else the one the model was trained on, else text"
     own = classifier.settings.text_column
-    return asked or (own if own in rows.column_names else "text")
+    return asked or (own if own in columns else "text")
 
 # %% ../nbs/11_prediction.ipynb #a5ab2fe1
 def predict_file(
@@ -199,27 +264,51 @@ def predict_file(
     cache: str | None = None,   # A folder to keep the rows in, for files larger than memory
 ) -> Dataset:                   # The file's rows plus predicted, probability and error
     "Label each row of a file, 4,096 at a time"
-    rows = read_rows(path, cache)
-    text_column = find_text_column(classifier, rows, text_column)
-    if text_column not in rows.column_names:
-        raise InputError(f"{path} has no column {text_column!r}: set text_column to one of {', '.join(rows.column_names)}")
-    taken = ANSWER.keys() & set(rows.column_names)
+    columns = table_schema(path)
+    features = Features.from_arrow_schema(columns)
+    column = find_text_column(classifier, list(features), text_column)
+    if column not in features:
+        raise InputError(f"{path} has no column {column!r}: set text_column to one of {', '.join(features)}")
+    taken = ANSWER.keys() & features.keys()
     if taken: raise InputError(f"{path} already has a column {sorted(taken)[0]!r}: rename it")
-    return rows.map(lambda part: _label_batch(classifier, part[text_column]), batched=True, batch_size=4096,
-                    features=Features(**rows.features, **ANSWER), keep_in_memory=not cache, load_from_cache_file=False,
-                    cache_file_name=cache and f"{cache}/labelled.arrow", new_fingerprint="labelled")
+    schema = Features(**features, **ANSWER).arrow_schema
+    parts = ((arrays, _label_batch(classifier, texts)) for arrays, texts in table_parts(path, column, columns))
+    tables = (pa.table([*arrays, *answer.values()], schema=schema) for arrays, answer in parts)
+    if not cache: return Dataset(pa.concat_tables([schema.empty_table(), *tables]))
+    Path(cache).mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=cache, suffix=".arrow", delete=False) as file, pa.ipc.new_stream(file, schema) as stream:
+        for table in tables: stream.write_table(table)
+    return Dataset.from_file(file.name)
 
 # %% ../nbs/11_prediction.ipynb #640dff3c
+def _records(rows: Dataset):
+    "The rows one by one, as dicts"
+    for table in rows.with_format("arrow").iter(4096): yield from table.to_pylist()
+
+def _check_order(rows: Dataset, source: str | Path):
+    "Raise an `InputError` unless the rows have the texts of the file, in its order"
+    schema = table_schema(source)
+    texts = [place for place, kind in enumerate(schema.types) if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+    ours = (tuple(row.values()) for row in _records(rows.select_columns([schema.names[place] for place in texts])))
+    parts = ([arrays[place].to_pylist() for place in texts] for arrays, _ in table_parts(source, schema.names[0], schema))
+    theirs = (cells for part in parts for cells in zip(*part))
+    if any(our != their for our, their in zip_longest(ours, theirs)):
+        raise InputError(f"{source} does not hold these rows in this order: label the file again, or leave out source")
+
+# %% ../nbs/11_prediction.ipynb #5e1a934d
 def write_rows(
     rows: Dataset,
     path: str | Path, # Its ending decides: csv, jsonl, parquet, or txt for one label per line
+    source: str | Path | None = None, # The file the rows came from; in a file of the same kind its records stay as written
 ) -> Path:
     "Write predicted rows to a file that appears whole or not at all"
-    kind = FORMATS.get(Path(path).suffix.lower())
-    if not kind: raise InputError(f"cannot write {path}: its name must end in {', '.join(FORMATS)}")
+    kind = check_output(path, source)
+    same = source if source and kind != ".txt" and Path(source).suffix.lower() == kind else None
+    names = [name for name in ANSWER if name in rows.column_names]
+    if same: _check_order(rows, same)
     with write_atomically(path) as temporary:
-        if kind == "text":
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(f"{label}\n" for label in rows["predicted"])
-        else: dict(csv=rows.to_csv, json=rows.to_json, parquet=rows.to_parquet)[kind](str(temporary))
+        if same: add_columns(same, temporary, _records(rows.select_columns(names)), names)
+        elif kind == ".parquet": rows.to_parquet(str(temporary))
+        elif kind == ".txt": temporary.write_text("".join(f"{label}\n" for label in rows["predicted"]), encoding="utf-8")
+        else: write_table(_records(rows), rows.column_names, temporary, kind)
     return Path(path)

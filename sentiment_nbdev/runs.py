@@ -19,7 +19,7 @@ from datasets import DatasetDict
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from .files import InputError, folder_lock
+from .files import InputError, check_folder, folder_lock, write_seen
 from .settings import Settings, change_settings, choose_device
 from .data import load_reviews
 from .tokenization import load_tokenizer, tokenize_reviews
@@ -29,7 +29,7 @@ from .metrics import calibrate, score_logits
 from .records import (Cost, PeakMemory, RunRecord, describe_environment, describe_rows, public_settings,
                                      write_record)
 from .training import _record, fine_tune, open_test, predict_logits
-from .checkpoints import drop_unfinished, first_process, open_run, run_plan, train_safely
+from .checkpoints import check_run, drop_unfinished, first_process, open_run, run_plan, train_safely
 from .saving import save_adapter, save_classifier, weight_bytes, weights_sha256
 from .lora import add_lora
 
@@ -189,6 +189,7 @@ def save_run(
     "Save an adapter for LoRA, a whole model otherwise"
     if method == "lora": save_adapter(model, folder, settings, sha256)
     else: save_classifier(model, rows.tokenizer, folder, settings, sha256, kind=method)
+    write_seen(folder, [*rows.reviews["train"]["text"], *rows.reviews["validation"]["text"]])
     return weight_bytes(folder)
 
 # %% ../nbs/engine/runs.ipynb #ebe5ea89
@@ -214,7 +215,8 @@ def train_and_save(
     resume: bool = False, # Go on with an interrupted training
 ) -> RunRecord:           # Complete, test metrics included
     "Train one method so that it may be interrupted, save the model and its record"
-    out, rows = Path(out), prepare_rows(settings)
+    check_run(out, resume)
+    out, rows = check_folder(out), prepare_rows(settings)
     kept = out.with_name(f"{out.name}-checkpoints")
     if not first_process(): return run_method(method, rows, settings, out, kept)
     with folder_lock(out):

@@ -50,9 +50,12 @@ def read_card(
 ) -> dict:              # kind, base_model, base_revision, base_sha256, settings; empty for a model saved by others
     "What `sentiment.json` says of a folder"
     path = Path(folder)/CARD
-    try: return json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError:
-        raise InputError(f"{path} is damaged: save the model again, or load it from an intact copy") from None
+    if not path.is_file(): return {}
+    try: card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError: card = None
+    if not (isinstance(card, dict) and isinstance(card.get("settings"), dict)):
+        raise InputError(f"{path} is damaged: save the model again, or load it from an intact copy")
+    return card
 
 # %% ../nbs/engine/saving.ipynb #be6b20c4
 def save_classifier(

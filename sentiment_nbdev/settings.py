@@ -12,7 +12,7 @@ __all__ = ['CHOICES', 'AT_LEAST', 'BETWEEN', 'PINS', 'PLAIN', 'PROFILES', 'METHO
 
 # %% ../nbs/01_settings.ipynb #07c0237e
 import configparser, sys, warnings
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from .files import InputError, write_atomically
@@ -88,8 +88,8 @@ CHOICES = dict(truncation_side=("left", "right"), sampling=("group_by_length", "
                optimizer=("adamw_torch_fused", "adamw_torch"), lora_scaling=("alpha/r", "alpha/sqrt(r)"),
                profile=("embedded", "imdb", "original"))
 AT_LEAST = dict(n_train=1, n_validation=1, n_test=1, max_length=3, epochs=1, batch_size=1, eval_batch_size=1,
-                lr_trials=1, lora_r=1, lora_alpha=1, weight_decay=0)
-BETWEEN = dict(lr_full=(0, 1), lr_lora=(0, 1), warmup=(0, 1),
+                lr_trials=1, lora_r=1, lora_alpha=1)
+BETWEEN = dict(lr_full=(1e-12, 1), lr_lora=(1e-12, 1), warmup=(0, 1), weight_decay=(0, 10),
                attention_dropout=(0, 1), hidden_dropout=(0, 1), lora_dropout=(0, 1),
                seed=(0, 2**32), sample_seed=(0, 2**32))
 
@@ -100,11 +100,23 @@ class Settings(LoRASettings, TrainingSettings, EncoderSettings, RowSettings):
     profile: str = option("embedded", "embedded, imdb or original")
 
     def __post_init__(self):
-        for name, value in asdict(self).items(): _check(name, value)
+        for f in fields(self):
+            object.__setattr__(self, f.name, _of_kind(f.name, f.type, getattr(self, f.name)))
+            _check(f.name, getattr(self, f.name))
         if len(set(self.labels)) < 2:
             raise InputError(f"labels is {','.join(self.labels)}: name two or more different classes")
 
 # %% ../nbs/01_settings.ipynb #940ac486
+def _of_kind(name: str, kind, value):
+    "`value` in the setting's own type; an `InputError` when it is something else"
+    if kind == tuple[str, ...] and hasattr(value, "__iter__") and not isinstance(value, (str, set, dict)):
+        return tuple(str(part) for part in value)
+    if kind is str and isinstance(value, (str, int, Path)): return str(value)
+    if kind is int and hasattr(value, "__index__") and not isinstance(value, bool): return int(value)
+    if kind is float and hasattr(value, "__float__") and not isinstance(value, bool): return value
+    meant = {int: "a whole number", float: "a number", str: "a text"}.get(kind, "a list of names")
+    raise InputError(f"{name} is {value!r}: it must be {meant}")
+
 def _check(name: str, value):
     "Raise an `InputError` when `value` is outside what the setting `name` may be"
     if name in CHOICES and value not in CHOICES[name]:
@@ -155,7 +167,7 @@ def parse_value(
 # %% ../nbs/01_settings.ipynb #63d6c6b4
 def _ours(parser: configparser.ConfigParser) -> dict:
     "The sections of a settings file that belong to this package"
-    return {name: dict(parser[name]) for name in parser.sections() if name.split(".")[0] == "sentiment"}
+    return {name: dict(parser[name]) for name in parser.sections() if name.split(".")[0].lower() == "sentiment"}
 
 def read_settings_file(
     path: str | Path, # An ini file
@@ -166,7 +178,8 @@ def read_settings_file(
     except FileNotFoundError:
         raise InputError(f"no settings file {path}: check the path, or write one with `sentiment init`") from None
     except (configparser.Error, UnicodeDecodeError, OSError) as e:
-        raise InputError(f"cannot read {path} as an ini file: {str(e).splitlines()[0]}") from None
+        why = " ".join(str(e).replace("'<string>'", "the file").split())
+        raise InputError(f"cannot read {path} as an ini file: {why}") from None
     valid = ["sentiment", *(f"sentiment.{p}" for p in PROFILES)]
     for name in _ours(parser):
         if name not in valid: raise InputError(f"unknown section [{name}] in {path}: choose from {', '.join(valid)}")
@@ -191,8 +204,11 @@ def load_settings(
     **flags,                        # Settings that win over everything; None means not given
 ) -> Settings:
     "Defaults, then profile, then file, then flags"
-    if file is None and Path("settings.ini").is_file(): file = "settings.ini"
+    asked = file is not None
+    if not asked and Path("settings.ini").is_file(): file = "settings.ini"
     sections = read_settings_file(file) if file else {}
+    if asked and not sections:
+        raise InputError(f"{file} has no section [sentiment]: add it, or write a file with `sentiment init`")
     common = sections.get("sentiment", {})
     named = common.pop("profile", "embedded")
     base = profile_settings(profile or named)

@@ -1,8 +1,10 @@
 """The command line as a person meets it: wrong inputs, start-up time, a round trip through real processes."""
-import json, os, shutil, subprocess, sys, time
+import json, os, random, shutil, subprocess, sys, time
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+from sentiment_nbdev.cli import app
 from sentiment_nbdev.prediction import Classifier
 
 SMALL = ["--n-train", 16, "--n-test", 12, "--max-length", 16, "--epochs", 1, "--n-validation", 12]
@@ -40,6 +42,11 @@ def assert_refused(result, *parts):
     (["compare", "--settings", "nowhere.ini"], ["no settings file nowhere.ini"]),
     (["compare", "--data", "nowhere.csv"], ["nowhere.csv"]),
     (["compare", "--model", "./nowhere"], ["./nowhere"]),
+    (["train", "full", "--set", "lr_full=0"], ["lr_full is 0.0", "1e-12"]),
+    (["train", "full", "--set", "weight_decay=inf"], ["weight_decay is inf"]),
+    (["init", "--out", "a\0b"], ["cannot be the name of a file"]),
+    (["train", "full", "--out", "\ud800"], ["cannot be the name of a file"]),
+    (["predict", "hf://no one/critic", "a joy"], ["not a hub name", "or name a folder"]),
     (["train", "svm"], ["unknown method 'svm'"]),
     (["train", "bow"], ["bow"]),
     (["train"], ["Missing argument", "method"]),
@@ -95,6 +102,49 @@ def test_wrong_settings_file_is_one_line(command, tmp_path):
     assert_refused(command("compare"), "unknown section [sentiment.imbd]")
 
 
+@pytest.mark.parametrize("content, words", [("[other]\nx = 1\n", "no section [sentiment]"), ("", "no section [sentiment]"), ("[Sentiment]\nepochs = 0\n", "unknown section [Sentiment]"),
+                                            ("[sentiment]\nepochs\n", "line 2"), ("[sentiment]\nepochs=1\nepochs=2\n", "already exists")])
+def test_a_settings_file_that_is_named_must_say_something(command, tmp_path, content, words):
+    (tmp_path/"my.ini").write_text(content, encoding="utf-8")
+    assert_refused(command("train", "probe", "--settings", "my.ini"), "my.ini", words)
+
+
+def change(path, **values): path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+DAMAGE = dict(
+    card_is_a_list=("whole", lambda f: (f/"sentiment.json").write_text("[]"), "sentiment.json is damaged"),
+    card_is_empty=("whole", lambda f: (f/"sentiment.json").write_text("{}"), "sentiment.json is damaged"),
+    card_names_more_classes=("whole", lambda f: change(f/"sentiment.json", settings=json.loads((f/"sentiment.json").read_text())["settings"] | dict(labels=["a", "b", "c"])), "gives 2 numbers per text"),
+    config_names_more_classes=("whole", lambda f: change(f/"config.json", id2label={"0": "a", "1": "b", "2": "c"}), "other shapes than its config.json says"),
+    no_tokenizer=("whole", lambda f: [path.unlink() for path in f.glob("tokenizer*")], "save model and tokenizer again"),
+    no_padding=("whole", lambda f: change(f/"tokenizer_config.json", pad_token=None), "has no padding token"),
+    unknown_model=("whole", lambda f: change(f/"config.json", model_type="nonsense"), "cannot load the model"),
+    unknown_adapter=("adapter", lambda f: change(f/"adapter_config.json", peft_type="NONSENSE"), "cannot load the adapter"),
+    empty_adapter_config=("adapter", lambda f: (f/"adapter_config.json").write_text("{}"), "cannot load the adapter"))
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_model_is_one_line_without_the_flags_of_a_training(command, saved, tmp_path, kind):
+    name, damage, words = DAMAGE[kind]
+    damage(shutil.copytree(saved/name, tmp_path/"mine"))
+    assert_refused(command("predict", "mine", "a joy"), words)
+    assert "--" not in command("predict", "mine", "a joy")[2]
+
+
+def test_a_model_of_others_reads_what_its_positions_allow(command, tmp_path):
+    "RoBERTa's positions begin after the padding id: of 66 it can use 64"
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from sentiment_nbdev.settings import Settings
+    from sentiment_nbdev.tokenization import load_tokenizer
+    tokenizer = load_tokenizer(Settings())
+    shape = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, type_vocab_size=1, vocab_size=len(tokenizer), pad_token_id=1, max_position_embeddings=66)
+    AutoModelForSequenceClassification.from_config(AutoConfig.for_model("roberta", **shape)).save_pretrained(tmp_path/"theirs")
+    tokenizer.save_pretrained(tmp_path/"theirs")
+    code, out, err = command("predict", "theirs", "a film " * 200)
+    assert code == 0 and out.startswith("LABEL_"), err
+
+
 def test_settings_file_of_others_is_left_alone(command, tmp_path):
     (tmp_path/"settings.ini").write_text("[DEFAULT]\nlib_name = other\nnbs_path = nbs\n")
     assert_refused(command("train", "svm"), "unknown method")     # the file did not disturb
@@ -142,6 +192,115 @@ def test_folder_with_other_files_is_not_replaced(command, tmp_path):
     (tmp_path/"mine/thesis.txt").write_text("years of work")
     assert_refused(command("train", "probe", *SMALL, "--out", "mine"), "mine", "other files")
     assert (tmp_path/"mine/thesis.txt").read_text() == "years of work"
+
+
+@pytest.fixture
+def chance(tmp_path, tiny_encoder):
+    "200 rows whose labels are chance, as rand.csv, and the flags of a small training on them"
+    labels = random.Random(1)
+    (tmp_path/"rand.csv").write_text("text,label\n" + "".join(f"film number {i} was seen,{labels.choice(['POS', 'NEG'])}\n" for i in range(200)), encoding="utf-8")
+    return ["--model", tiny_encoder, "--data", "rand.csv", "--n-train", 48, "--n-validation", 16, "--n-test", 16, "--max-length", 32, "--epochs", 1]
+
+
+def scores(result):
+    code, out, err = result
+    assert code == 0, err
+    return dict(line.split() for line in out.splitlines()), err
+
+
+def test_evaluate_leaves_out_the_texts_of_the_training(command, chance, tmp_path):
+    assert command("train", "lora", *chance, "--out", "mine")[0] == 0
+    own, err = scores(command("evaluate", "mine", "--base", chance[1]))
+    assert own["n"] == "16" and "warning" not in err                                          # its own test rows are new to it
+    more, err = scores(command("evaluate", "mine", "--base", chance[1], "--n-test", 120))
+    assert more["n"] == "56" and "64 of 120 test texts were used to train this model" in err   # 48 trained on, 16 selected on
+    (tmp_path/"copy.csv").write_text((tmp_path/"rand.csv").read_text(encoding="utf-8").replace(" was ", "  was "), encoding="utf-8")
+    other, err = scores(command("evaluate", "mine", "--base", chance[1], "--data", "copy.csv", "--n-test", 200))
+    assert other["n"] == "136" and "64 of 200" in err                                         # in another file, too
+    assert command("merge", "mine", "--base", chance[1], "--out", "merged")[0] == 0
+    assert scores(command("evaluate", "merged", "--n-test", 120))[0]["n"] == "56"
+    (tmp_path/"merged/seen_texts.json").unlink()
+    old, err = scores(command("evaluate", "merged", "--n-test", 120))
+    assert old["n"] == "120" and "cannot be checked" in err
+    (tmp_path/"mine/seen_texts.json").write_text("{", encoding="utf-8")
+    assert_refused(command("evaluate", "mine", "--base", chance[1]), "seen_texts.json is damaged")
+
+
+def test_what_is_not_ours_in_a_model_folder_stays(command, chance, tmp_path):
+    assert command("train", "probe", *chance, "--out", "mine")[0] == 0
+    before = (tmp_path/"mine/record.json").read_bytes()
+    assert_refused(command("train", "probe", *chance, "--out", "mine", "--resume"), "the run in mine is finished")
+    for name in ("notes.txt", "plots/a.png", "model.py"):
+        (tmp_path/"mine"/name).parent.mkdir(exist_ok=True)
+        (tmp_path/"mine"/name).write_text("mine", encoding="utf-8")
+    assert_refused(command("train", "full", *chance, "--out", "mine"), "also holds model.py, notes.txt, plots")
+    assert (tmp_path/"mine/notes.txt").read_text(encoding="utf-8") == "mine" and (tmp_path/"mine/record.json").read_bytes() == before
+    shutil.rmtree(tmp_path/"mine/plots")
+    for name in ("notes.txt", "model.py"): (tmp_path/"mine"/name).unlink()
+    (tmp_path/"mine-checkpoints/checkpoint-old").mkdir(parents=True)
+    assert_refused(command("train", "probe", *chance, "--out", "mine"), "mine-checkpoints", "holds something else")
+    assert (tmp_path/"mine-checkpoints/checkpoint-old").is_dir()
+    (tmp_path/"link").symlink_to("mine")
+    assert command("train", "probe", *chance, "--set", "seed=7", "--out", "link")[0] == 0
+    assert (tmp_path/"link").is_symlink() and json.loads((tmp_path/"mine/record.json").read_text(encoding="utf-8"))["settings"]["seed"] == 7
+
+
+def test_every_path_option_knows_the_home_folder(command, monkeypatch, tmp_path):
+    "In --out=~/x no shell replaces the ~"
+    monkeypatch.setenv("HOME", str(tmp_path/"home"))
+    options = [option for each in get_command(app).commands.values() for option in each.params if "Path" in str(option.type_descriptor.annotation)]
+    for option in options: assert option.type_descriptor.parameter_info.parser("~/x") == tmp_path/"home/x", option.name
+    assert len(options) > 12
+    assert command("init", "--out=~/mine.ini")[0] == 0 and (tmp_path/"home/mine.ini").is_file() and not (tmp_path/"~").exists()
+    assert_refused(command("predict", "~nobody-here/m", "a joy"), "no folder ~nobody-here/m")
+
+
+def test_a_text_that_begins_with_a_dash(command, saved):
+    code, out, err = command("predict", saved/"whole", "--", "-5 stars", "--bad")
+    assert code == 0 and [line.split("\t")[2] for line in out.splitlines()] == ["-5 stars", "--bad"]
+    assert command("predict", saved/"whole", "fine", "--text-column", "review")[0] == 0      # there are no columns to look in
+    assert_refused(command("predict", saved/"whole", "-5 stars"), "write -- before a text that begins with -")
+
+
+def test_the_output_is_checked_before_the_work(command, tmp_path):
+    (tmp_path/"in.csv").write_text("text\na joy\n", encoding="utf-8")
+    (tmp_path/"folder.csv").mkdir()
+    for name, words in (("out.docx", "must end in"), ("folder.csv", "is a folder"), ("in.csv", "is the file that is labelled"), ("in.csv/out.csv", "no folder you may write to")):
+        assert_refused(command("predict", "nowhere", "--input", "in.csv", "--output", name), words)     # there is no model: nothing was tried
+    assert (tmp_path/"in.csv").read_text(encoding="utf-8") == "text\na joy\n"
+
+
+def test_another_locale_and_another_backend(process, chance, tmp_path):
+    "Labels that the locale does not know, a terminal that cannot show them, a window system of somebody's notebook"
+    (tmp_path/"ru.csv").write_text((tmp_path/"rand.csv").read_text(encoding="utf-8").replace("POS", "хорошо").replace("NEG", "плохо"), encoding="utf-8")
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii", "MPLBACKEND": "module://nowhere"}
+    russian = [*chance, "--data", "ru.csv", "--set", "labels=плохо,хорошо"]
+    run = process("train", "probe", *russian, "--out", "модель", env=plain)
+    assert run.returncode == 0 and run.stderr == "Saved to ??????\n", run.stderr
+    run = process("predict", "модель", "кино", env=plain)
+    assert run.returncode == 0 and set(run.stdout.split("\t")[0]) == {"?"} and run.stdout.split("\t")[2] == "????\n", run.stderr
+    run = process("compare", *russian, "--methods", "bow", "--out", "out", env=plain)
+    assert run.returncode == 0 and "Traceback" not in run.stderr and list((tmp_path/"out").glob("*.png")), run.stderr
+
+
+@pytest.mark.parametrize("left", [dict(RANK="1"), dict(WORLD_SIZE="", RANK=""), dict(LOCAL_RANK="1", WORLD_SIZE="1"), dict(OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="1", PMI_SIZE="2"),
+                                  dict(SLURM_NTASKS="4", SLURM_PROCID="2", SLURM_LOCALID="1")], ids=str)
+def test_what_other_launchers_left_is_ignored(command, chance, tmp_path, monkeypatch, left):
+    for name, value in left.items(): monkeypatch.setenv(name, value)
+    code, out, err = command("train", "full", *chance, "--out", "mine")
+    assert code == 0 and out.startswith("full: test accuracy") and (tmp_path/"mine/record.json").is_file(), err
+
+
+@pytest.mark.parametrize("wrong", [dict(WORLD_SIZE="abc"), dict(WORLD_SIZE="2"), dict(RANK="2", WORLD_SIZE="2"), dict(RANK="-1", WORLD_SIZE="2"), dict(RANK="0", WORLD_SIZE="0"), dict(RANK="0", WORLD_SIZE="2")], ids=str)
+def test_half_a_launcher_is_one_line(command, monkeypatch, wrong):
+    for name, value in wrong.items(): monkeypatch.setenv(name, value)
+    assert_refused(command("train", "full"), "WORLD_SIZE", "torchrun")
+
+
+def test_a_classifier_shows_itself_in_a_line(saved):
+    shown = repr(Classifier.load(saved/"adapter"))
+    assert "NEG, POS" in shown and len(shown) < 200 and len(shown.splitlines()) == 1
+    assert Classifier.load(saved/"whole").predict([]) == []
 
 
 def test_files_in_and_out(command, saved, tmp_path):

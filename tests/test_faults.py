@@ -3,6 +3,7 @@ import hashlib, json, os, random, resource, shutil, signal, sys, time
 from pathlib import Path
 
 import pytest
+from sentiment_nbdev.files import InputError, write_atomically
 
 SENTIMENT = Path(sys.executable).with_name("sentiment")
 ROWS = ["--model", "./tiny", "--n-train", "48", "--n-validation", "16", "--n-test", "16", "--max-length", "32"]
@@ -58,6 +59,36 @@ def test_killed_training_ends_with_the_same_bits(method, kills, start, tmp_path)
     assert weights(tmp_path/"killed") == weights(tmp_path/"whole")
     assert told(tmp_path/"killed") == told(tmp_path/"whole")
     assert not (tmp_path/"killed-checkpoints").exists() and not list(tmp_path.glob(".writing-*"))
+
+
+def test_a_living_writer_keeps_its_temporary_folder(start, tmp_path):
+    "Its lock tells, not its number: in another container that number belongs to somebody else"
+    writing = ("import sys, time; from sentiment_nbdev.files import write_atomically\nwith write_atomically('theirs.txt') as path:\n"
+               "    path.write_text('half', encoding='utf-8'); print('writing', flush=True); time.sleep(100)")
+    other = start(sys.executable, "-c", writing)
+    assert other.stdout.readline() == "writing\n"
+    work, = tmp_path.glob(".writing-*")
+    with write_atomically(tmp_path/"ours.txt") as path: path.write_text("whole", encoding="utf-8")
+    assert (work/"new/theirs.txt").is_file()
+    other.kill()
+    other.communicate()
+    with write_atomically(tmp_path/"ours.txt") as path: path.write_text("again", encoding="utf-8")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["ours.txt", "tiny"]
+
+
+def test_another_encoder_at_the_same_path_is_another_run(tiny_encoder, tmp_path):
+    from sentiment_nbdev.checkpoints import open_run, run_plan
+    from sentiment_nbdev.runs import prepare_rows
+    from sentiment_nbdev.settings import Settings
+    here = shutil.copytree(tiny_encoder, tmp_path/"tiny")
+    chosen = Settings(model=str(here), revision="", n_train=16, n_validation=8, n_test=8, max_length=16)
+    tokens = prepare_rows(chosen).tokens
+    open_run(tmp_path/"mine-checkpoints", run_plan("full", tokens, chosen), resume=False)
+    open_run(tmp_path/"mine-checkpoints", run_plan("full", tokens, chosen), resume=True)
+    with (here/"model.safetensors").open("r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        file.write(b"???")
+    with pytest.raises(InputError, match="a run with other encoder"): open_run(tmp_path/"mine-checkpoints", run_plan("full", tokens, chosen), resume=True)
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.slow)])

@@ -1,0 +1,129 @@
+"""What was not asked to change comes out as it went in: columns, records, characters, order; and nothing of a person's is lost."""
+import csv, datetime, decimal, io, json, tempfile
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings as trials, strategies as st
+from sentiment_nbdev.files import InputError
+from sentiment_nbdev.prediction import Prediction, predict_file, write_rows
+from sentiment_nbdev.settings import Settings
+
+MANY = trials(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(['say "hi"', "a\rb", "a\r\nb", "a,b;c\td", "007", "1e-12", "NA", "\ufeff", "=1+1", " x "])
+SIMPLE = st.none() | st.booleans() | st.integers(-2**70, 2**70) | st.floats(allow_nan=False, allow_infinity=False) | TEXT | st.sampled_from(["2024-02-30", "2024-01-31T10:00:00Z", 1e-12, 2**53 + 1])
+JSON = st.recursive(SIMPLE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=5)
+COLUMNS = {pa.int64(): st.integers(-2**63, 2**63 - 1), pa.string(): TEXT, pa.binary(): st.binary(max_size=9), pa.date32(): st.dates(), pa.float32(): st.floats(width=32, allow_nan=False),
+           pa.list_(pa.int8()): st.lists(st.integers(-128, 127), max_size=3), pa.decimal128(20, 4): st.decimals(-10**9, 10**9, places=4), pa.bool_(): st.booleans(),
+           pa.timestamp("ns"): st.integers(0, 2**62), pa.map_(pa.string(), pa.int8()): st.lists(st.tuples(TEXT, st.integers(0, 9)), max_size=2, unique_by=lambda pair: pair[0])}
+
+
+class Critic:
+    "Answers at once, so that the test is about files"
+    settings = Settings()
+    def predict(self, texts): return [Prediction("POS", 0.75)] * len(texts)
+
+
+def there_and_back(source, target, **kind):
+    "Read, predict, write; the answers"
+    with tempfile.TemporaryDirectory() as cache:
+        rows = predict_file(Critic(), source, cache=cache)
+        write_rows(rows, target, source)
+        return rows["predicted"][:]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory): return tmp_path_factory.mktemp("tables")
+
+
+@MANY
+@given(rows=st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=6), delimiter=st.sampled_from([",", ";", "\t"]), end=st.sampled_from(["\n", "\r\n"]),
+       quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]))
+def test_csv(place, rows, delimiter, end, quoting):
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, lineterminator="\r\n", quoting=quoting).writerows([["id", "text", "note"], *rows])
+    if quoting == csv.QUOTE_ALL: text = io.StringIO(text.getvalue().replace("\r\n", end))       # other line ends, inside cells, too
+    (place/"in.csv").write_bytes(text.getvalue().encode())
+    there_and_back(place/"in.csv", place/"out.csv")
+    def cells(name): return list(csv.reader(io.StringIO((place/name).read_bytes().decode(), newline=""), delimiter=delimiter, strict=True))
+    assert [row[:3] for row in cells("out.csv")] == cells("in.csv")
+    assert [row[3] for row in cells("out.csv")[1:]] == ["POS" if row[1].strip() else "" for row in cells("in.csv")[1:]]
+
+
+@MANY
+@given(rows=st.lists(st.dictionaries(TEXT.filter(lambda name: name not in ("text", "predicted", "probability", "error") and "\0" not in name), JSON, max_size=3), min_size=1, max_size=5), text=TEXT)
+def test_jsonl(place, rows, text):
+    rows = [row | dict(text=text) for row in rows]
+    (place/"in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    there_and_back(place/"in.jsonl", place/"out.jsonl")
+    again = [json.loads(line) for line in (place/"out.jsonl").read_bytes().decode().split("\n")[:-1]]
+    assert [{name: value for name, value in row.items() if name not in ("predicted", "probability", "error")} for row in again] == rows
+    written = zip((place/"in.jsonl").read_bytes().split(b"\n"), (place/"out.jsonl").read_bytes().split(b"\n"))
+    assert all(new.startswith(old[:-1]) for old, new in written)                                    # to the last digit, as it was written
+    assert [list(row)[-3:] for row in again] == [["predicted", "probability", "error"]] * len(rows)
+
+
+@MANY
+@given(data=st.data(), n=st.integers(1, 5), kinds=st.lists(st.sampled_from(list(COLUMNS)), max_size=4))
+def test_parquet(place, data, n, kinds):
+    columns = {f"c{i}": pa.array(data.draw(st.lists(st.none() | COLUMNS[kind], min_size=n, max_size=n)), kind) for i, kind in enumerate(kinds)}
+    table = pa.table(dict(text=["a joy"] * n) | columns)
+    pq.write_table(table, place/"in.parquet")
+    assert there_and_back(place/"in.parquet", place/"out.parquet") == ["POS"] * n
+    assert pq.read_table(place/"out.parquet").select(table.column_names).equals(table)
+
+
+def test_parquet_of_pandas_keeps_categories_and_index(place):
+    frame = pd.DataFrame(dict(text=["a", "b"], kind=pd.Categorical(["x", "y"]), day=pd.to_datetime(["2024-01-31", None])), index=["r1", "r2"])
+    frame.to_parquet(place/"p.parquet")
+    there_and_back(place/"p.parquet", place/"q.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(place/"q.parquet")[list(frame)], frame)
+
+
+VALUES = dict(small=1e-12, large=2**53 + 1, day=datetime.date(2024, 1, 31), code="007", price=decimal.Decimal("1.10"), raw=b"\x00\xff", tags=["a", "ü"], nothing=None, broken=float("nan"))
+AS_TEXT = dict(small="1e-12", large="9007199254740993", day="2024-01-31", code="007", price="1.10", raw="AP8=", tags='["a", "ü"]', nothing="", broken="")
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_another_format_gets_each_value_in_full(place, ending):
+    pq.write_table(pa.Table.from_pylist([dict(text="a\rb") | VALUES]), place/"v.parquet")
+    there_and_back(place/"v.parquet", place/f"v.{ending}")
+    if ending == "csv":
+        row, = csv.DictReader(io.StringIO((place/"v.csv").read_bytes().decode(), newline=""), strict=True)
+        assert row == dict(text="a\rb") | AS_TEXT | dict(predicted="POS", probability="0.75", error="")
+    else:
+        row = json.loads((place/"v.jsonl").read_text(encoding="utf-8"))
+        numbers = dict(small=1e-12, large=2**53 + 1, tags=["a", "ü"], nothing=None, broken=None)
+        assert row == dict(text="a\rb") | AS_TEXT | numbers | dict(predicted="POS", probability=0.75, error="")
+
+
+@pytest.mark.parametrize("name, content", [("x.csv", b"id,text\n007,a joy\n008,caf\xe9\n009,fine\n010,good\n"), ("x.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n{"text": "b"}\n'),
+                                           ("x.txt", b"one\ntwo \xff\nthree\nfour\nfive\n")])
+def test_a_broken_character_costs_its_row_only(place, name, content):
+    (place/name).write_bytes(content)
+    target = place/f"out-{name}"
+    answers = there_and_back(place/name, target)
+    assert answers == ["POS", "", *["POS"] * (len(answers) - 2)] and len(answers) > 2
+    kept = [line[:len(old) - 1] for line, old in zip(target.read_bytes().splitlines(), content.splitlines())]
+    if name != "x.txt": assert kept == [line[:-1] for line in content.splitlines()]                # the byte comes out as it went in
+
+
+@pytest.mark.parametrize("name, content, words", [
+    ("a.csv", b"text,text\na,b\n", "same name"), ("a.csv", "text\n" .encode() + "é\nè\n".encode("latin-1"), "UTF-8"), ("a.csv", b'text\n"a\n', "cannot read"),
+    ("a.csv", b"text,id\na\n", "saw 1"), ("a.csv", b"review\na\n", "set text_column to one of review"), ("a.csv", b"text,error\na,b\n", "rename it"), ("a.csv", b'"a"b,text\n1,2\n', "cannot read"),
+    ("a.jsonl", b"[1]\n", "no object"), ("a.jsonl", b'{"text": "a"\n', "line 1"), ("a.jsonl", b"[" * 100000, "line 1"), ("a.jsonl", b"\n\n", "no rows"), ("a.jsonl", b"{}\n", "no column 'text'"),
+    ("a.parquet", b"PAR1", "cannot read"), ("a.xlsx", b"x", "must end in"), ("a.txt", b"", "empty")])
+def test_a_file_that_cannot_be_labelled_says_why(place, name, content, words):
+    (place/name).write_bytes(content)
+    with pytest.raises(InputError, match="(?s).*" + words) as error: predict_file(Critic(), place/name)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_answers_never_stand_behind_another_record(place):
+    (place/"two.csv").write_text("id,text\n1,a joy\n2,a bore\n", encoding="utf-8")
+    rows = predict_file(Critic(), place/"two.csv")
+    for other in (rows.select([1, 0]), rows.select([0]), rows.sort("id", reverse=True)):
+        with pytest.raises(InputError, match="in this order"): write_rows(other, place/"out.csv", place/"two.csv")
+        assert len(pd.read_csv(write_rows(other, place/"free.csv"))) == len(other)
