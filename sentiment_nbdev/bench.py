@@ -322,7 +322,7 @@ def read_bench(
     name: str = "variants",
 ) -> dict:              # settings, shape, environment, peaks, and what was measured
     "A finished measurement"
-    try: return json.loads((Path(folder)/f"{name}.json").read_text())
+    try: return json.loads((Path(folder)/f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise InputError(f"{folder} holds no measurement {name} ({e}): run `sentiment bench --measure {name}`") from None
 
@@ -540,7 +540,7 @@ def bench(
         peaks = {p: matrix_peak(device, p) for p in sorted({"fp32", choose_precision(settings, device)})}
         about = dict(settings=public_settings(settings), shape=shape, environment=describe_environment(settings), peaks=peaks)
         payload = about | _measurement(name, settings, rows, methods, rounds, steps, shape, peaks, log)
-        with write_atomically(Path(out)/f"{name}.json") as path: path.write_text(json.dumps(payload) + "\n")
+        with write_atomically(Path(out)/f"{name}.json") as path: path.write_text(json.dumps(payload) + "\n", encoding="utf-8")
         if name in ("parts", "growth"): _save_pictures(name, payload["runs"], methods, out)
         if name == "variants": table = bench_table(payload["summary"])
     return table if "variants" in measures else f"Measured {', '.join(measures)}"

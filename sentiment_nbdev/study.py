@@ -411,7 +411,8 @@ def write_study(study: Study, out: str | Path) -> Path:
         raise InputError(f"another process has begun {out} with another plan, or on another kind of machine: "
                          "name a new folder with --out")
     if not (begun and path.is_file()):
-        with write_atomically(path) as temporary: temporary.write_text(json.dumps(_plan_of(study), indent=1) + "\n")
+        text = json.dumps(_plan_of(study), indent=1) + "\n"
+        with write_atomically(path) as temporary: temporary.write_text(text, encoding="utf-8")
     return Path(out)
 
 # %% ../nbs/engine/study.ipynb #9260f3a8
@@ -460,7 +461,7 @@ def _plan_of(study: Study) -> dict:
 def read_study(out: str | Path) -> Study:
     "The study that a folder was made for"
     try:
-        plan = json.loads((Path(out)/PLAN).read_text())
+        plan = json.loads((Path(out)/PLAN).read_text(encoding="utf-8"))
         arms = tuple(Arm(**arm | dict(rates=tuple(arm["rates"]), changes=_tuples(arm["changes"]))) for arm in plan["arms"])
         return Study(**plan | dict(arms=arms, settings=written_settings(plan["settings"]), seeds=tuple(plan["seeds"])))
     except FileNotFoundError: raise InputError(f"{out} holds no study: run `sentiment study` first") from None

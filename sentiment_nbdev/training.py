@@ -19,7 +19,7 @@ import torch.nn.functional as F
 import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
-from .files import InputError
+from .files import InputError, process_place
 from .pictures import STYLE, in_our_look, new_axes
 from .settings import Settings, choose_device, choose_precision, quiet_libraries
 from .tokenization import token_lengths
@@ -123,8 +123,9 @@ def micro_batch_size(
     parts: int = 1,     # Pieces that a process makes of its share of a step
 ) -> int:               # Rows that go through the model together
     "A step has `batch_size` rows in all, however many processes and parts share them"
-    gpus = torch.cuda.device_count() if choose_device(settings).type == "cuda" else 1
-    world = int(os.environ.get("WORLD_SIZE", gpus))
+    _, world = process_place()
+    launched = "RANK" in os.environ
+    if choose_device(settings).type == "cuda" and not launched: world = torch.cuda.device_count()
     share, rest = divmod(settings.batch_size, parts * world)
     if rest or not share:
         raise InputError(f"batch_size is {settings.batch_size}: it cannot be shared by {world} devices in {parts} parts each")
