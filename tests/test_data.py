@@ -42,10 +42,10 @@ def in_process(code, home, **env):
 @pytest.mark.parametrize("name, content, part", [
     ("a.csv", b"", "it is empty"),
     ("a.csv", b"text,label\n", "it has no rows"),
-    ("a.csv", b"\n\n", "No columns"),
+    ("a.csv", b"\n\n", "it has no rows"),
     ("a.csv", b"text,label\nx,1,extra\ny,0,extra\n", "quote texts that hold a comma"),
     ("a.csv", b"text,label\nx,1\ny,0,extra\n", "line 3"),
-    ("a.csv", b'text,label\n"x,1\n', "inside string"),
+    ("a.csv", b'text,label\n"x,1\n', "opens a quote that is never closed"),
     ("a.csv", "text,label\ncaf\xe9,1\n".encode("latin-1"), "utf-8"),
     ("a.jsonl", '{"text": "caf\xe9"}\n'.encode("latin-1"), "utf-8"),
     ("a.jsonl", b'{"text": "x"\n', "cannot read"),
