@@ -100,6 +100,10 @@ class Settings(LoRASettings, TrainingSettings, EncoderSettings, RowSettings):
     profile: str = option("embedded", "embedded, imdb or original")
 
     def __post_init__(self):
+        for name in ("labels", "lora_targets"):            # a list will do, and so will numbers; a text is cut at its commas
+            value = getattr(self, name)
+            parts = value.split(",") if isinstance(value, str) else value
+            object.__setattr__(self, name, tuple(str(part).strip() for part in parts if str(part).strip()))
         for name, value in asdict(self).items(): _check(name, value)
         if len(set(self.labels)) < 2:
             raise InputError(f"labels is {','.join(self.labels)}: name two or more different classes")

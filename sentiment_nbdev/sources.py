@@ -14,7 +14,7 @@ import csv, errno, json, logging, os, re, tempfile, threading, warnings
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Iterator, NamedTuple
 import pyarrow as pa
@@ -93,9 +93,13 @@ def _txt_tables(path: Path) -> Iterator[pa.Table]:
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     "Number of the first line and cells of each row; blank lines are no rows"
     csv.field_size_limit(2**31 - 1)
-    reader, start = csv.reader(_lines(path, newline=""), strict=True), 1
+    last, copied = tee(_lines(path, newline=""))
+    reader, start, ends = csv.reader(copied, strict=True), 1, set()
     try:
         for cells in reader:
+            end = list(islice(last, reader.line_num + 1 - start))[-1][-1] # of the row, not of a line inside its quotes
+            ends |= {end} & {"\r", "\n"}
+            if len(ends) > 1: raise _refuse(path, f"line {start}: some rows end in \\r and some in \\n", "quote texts that hold a line break")
             if cells: yield start, cells
             start = reader.line_num + 1
     except csv.Error as e:

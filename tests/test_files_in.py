@@ -1,11 +1,13 @@
 """Files and folders as people have them: the right rows, or one line that names the remedy."""
-import json, warnings
+import json, tempfile, warnings
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sentiment_nbdev.data import load_reviews
+from hypothesis import given, settings, strategies as st
+from sentiment_nbdev.data import check_rows, load_reviews
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
 from sentiment_nbdev.sources import read_folder, read_rows, read_source
@@ -23,6 +25,34 @@ def write(path, table):
 
 
 def table(word, n=12): return pd.DataFrame(dict(text=[f"{word} {i}" for i in range(n)], label=["NEG", "POS"] * (n // 2)))
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(["NA", "null", "01", "1e5", " ", "", "\r", "a\r\nb", '"', 'x"y', ",", ";", "-", "=1+1", "2024-01-01", "\ufeff", "\x00", "{}", "[", "#"])
+LABELS = st.sampled_from([("NEG", "POS"), ("Negative", "positive"), (0, 1), (0.0, 1.0), (False, True), ("LABEL_0", "LABEL_1")])
+
+
+@pytest.mark.filterwarnings("ignore:the labels are read by their order")
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(texts=st.lists(TEXTS, min_size=4, max_size=12), pair=LABELS, ending=st.sampled_from(KINDS), data=st.data())
+def test_any_table_is_read_back_or_refused(texts, pair, ending, data):
+    classes = [0, 1] + data.draw(st.lists(st.integers(0, 1), min_size=len(texts) - 2, max_size=len(texts) - 2))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)/f"pile.{ending}"
+        write(path, pd.DataFrame(dict(text=texts, label=[pair[i] for i in classes])))
+        chosen = Settings(data=str(path), n_train=len(texts) - 2, n_validation=1, n_test=1)
+        try: rows = read_rows(path)
+        except InputError as e: assert ending == "csv" and len(str(e).splitlines()) == 1, e     # a lone \r, which pandas does not quote
+        else:
+            assert rows["text"][:] == texts
+            assert check_rows_or_refuse(rows, texts, chosen) in (classes, "refused")
+
+
+def check_rows_or_refuse(rows, texts, chosen):
+    "The class numbers of all rows; \"refused\" when a text is empty"
+    try: return check_rows(rows, "pile", range(len(rows)), chosen)["label"][:]
+    except InputError as e:
+        assert "the text is empty" in str(e) and not all(text.strip() for text in texts), e
+        return "refused"
 
 
 def refusal(call, *args):
@@ -121,7 +151,7 @@ def test_files_without_a_split_beside_files_with_one(tmp_path):
 
 @pytest.mark.parametrize("files, words", [
     ({"train.csv": table("a"), "test.csv": b"id,text\n1,x\n2,y\n3,z\n4,v\n"}, "test has no column 'label', which train has: add it"),
-    ({"train.csv": table("a"), "test.csv": b"id,review\n1,x\n"}, "test has no column 'text', which train has: add it"),
+    ({"train.csv": table("a"), "test.csv": b"id,review\n1,x\n2,y\n3,z\n4,v\n"}, "test has no column 'text', which train has: add it"),
     ({"train1.csv": table("a"), "train2.csv": b"id,text\n1,x\n"}, "train2.csv has the columns id, text, but "),
     ({"train.csv": table("a"), "test.csv": b""}, "test.csv (it is empty): add rows"),
     ({"train.csv": table("a"), "test.csv": b"text,label\n"}, "test.csv (it has no rows): add rows"),
@@ -136,8 +166,8 @@ def test_files_without_a_split_beside_files_with_one(tmp_path):
     ({"train1.jsonl": b'{"text": "x", "label": 1}\n', "train2.jsonl": b'{"text": "y", "label": {"a": "b"}}\n'}, "give each column one type"),
 ])
 def test_folders_that_cannot_be_read(tmp_path, files, words):
-    settings = Settings(data=str(folder_of(tmp_path, files)), n_train=10, n_validation=2, n_test=4)
-    assert words in refusal(load_reviews, settings)
+    chosen = Settings(data=str(folder_of(tmp_path, files)), n_train=10, n_validation=2, n_test=4)
+    assert words in refusal(load_reviews, chosen)
 
 
 def test_columns_in_another_order_are_the_same_columns(tmp_path):
