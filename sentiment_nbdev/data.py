@@ -13,7 +13,7 @@ from itertools import islice
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from .files import InputError
 from .settings import Settings
-from .labels import label_lookup, label_numbers, label_values, seen_labels
+from .labels import label_key, label_lookup, label_numbers, label_values, seen_labels
 from .sources import SPLITS, read_source
 
 # %% ../nbs/02_data.ipynb #0af94f27
@@ -68,9 +68,12 @@ def _fault(text, number: int | None, given, labels: tuple[str, ...], seen: dict)
     if not text.strip(): return "the text is empty: write a text or remove the row"
     if number is not None: return ""
     written = ",".join(str(value).strip() for value in seen.values())
-    few = 2 <= len(seen) <= 10 and written.count(",") < len(seen) and "\n" not in written
-    remedy = f"set labels={written}, as the column has them" if few else "name all classes in labels"
-    return f"label {given!r} is not one of {', '.join(labels)}: correct the row, or {remedy}"
+    plain = all(isinstance(value, (str, int, float)) for value in seen.values()) and len(written) <= 100 and "\n" not in written
+    if label_key(given) not in seen: remedy = "correct or remove the row"
+    elif plain and 2 <= len(seen) <= 10 and written.count(",") < len(seen):
+        remedy = f"correct the row, or set labels={written}, as the column has them"
+    else: remedy = "correct the row, or name all classes in labels"
+    return f"label {repr(given)[:60]} is not one of {', '.join(labels)}: {remedy}"
 
 # %% ../nbs/02_data.ipynb #4a599e05
 def check_rows(
@@ -84,7 +87,8 @@ def check_rows(
     columns = dict(text_column=settings.text_column, label_column=settings.label_column)
     for key, column in columns.items():
         if column not in rows.column_names:
-            raise InputError(f"{part} has no column {column!r}: set {key} to one of {', '.join(rows.column_names)}")
+            names = [name if name == name.strip() and name.isprintable() else repr(name) for name in rows.column_names]
+            raise InputError(f"{part} has no column {column!r}: set {key} to one of {', '.join(names)}")
     seen = seen_labels({part: rows}, settings.label_column) if seen is None else seen
     lookup = label_lookup(settings.labels, seen)
     texts, given = rows[settings.text_column][:], label_values(rows, settings.label_column, settings.labels, lookup)
@@ -105,7 +109,9 @@ def count_leaks(
 
 def _need_same_columns(source: dict[str, Dataset], parts: set[str], settings: Settings):
     "Raise an `InputError` when a part lacks a column that another part has, as an unlabelled test.csv does"
-    for column in (settings.text_column, settings.label_column):
+    columns = (settings.text_column, settings.label_column)
+    if columns[0] == columns[1]: raise InputError(f"text_column and label_column are both {columns[0]}: name two columns")
+    for column in columns:
         have = [part for part in source if column in source[part].column_names]
         for part in sorted(parts - set(have)) if have else []:
             raise InputError(f"{part} has no column {column!r}, which {have[0]} has: add it, or give one file with all rows")

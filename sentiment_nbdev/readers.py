@@ -97,7 +97,7 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         for cells in reader:
             end = list(islice(last, reader.line_num + 1 - start))[-1][-1] # of the row, not of a line inside its quotes
-            ends |= {end} & {"\r", "\n"}
+            ends |= {end} & ({"\r", "\n"} if cells else {"\r"})
             if len(ends) > 1: raise _refuse(path, f"line {start} ends unlike others", "quote texts that hold a line break")
             if cells: yield start, cells
             start = reader.line_num + 1

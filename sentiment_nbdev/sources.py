@@ -32,7 +32,8 @@ SPLIT_WORDS = dict(train="train", training="train", test="test", testing="test",
 def _data_files(folder: Path) -> list[Path]:
     "The data files of a folder, relative to it, without hidden ones and those of the system"
     suffixes = (".csv", ".jsonl", ".parquet")
-    files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes]
+    with reading(str(folder), "give a folder with nothing but data files"):
+        files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes]
     files = [path for path in files if not any(part.startswith((".", "__", "~$")) for part in path.parts)]
     files = [path for path in files if os.path.isfile(folder/path)]
     kinds = sorted({path.suffix.lower() for path in files})
@@ -79,8 +80,8 @@ def looks_like_path(
     name: str, # What a person gave as data or as model
 ) -> bool:     # True when it cannot be a hub name
     "Whether a name can only mean a file or a folder"
-    return (name.startswith((".", "~", "/")) or "\\" in name or os.path.isabs(name)
-            or name.count("/") > 1 or Path(name).suffix.lower() in FORMATS)
+    return (name.startswith((".", "~", "/")) or name.endswith("/") or "\\" in name or os.path.isabs(name)
+            or name.count("/") > 1 or len(name) > 200 or Path(name).suffix.lower() in FORMATS)
 
 # %% ../nbs/engine/sources.ipynb #20749506
 def hub_cached(
@@ -154,6 +155,7 @@ def read_source(
 ) -> dict[str, Dataset]: # Name of each split, or of the one file -> its rows
     "All rows of the settings' data: the corpus, a file, a folder or a hub data set"
     name, path = settings.data, local_path(settings.data)
+    if not name.strip(): raise InputError("data is empty: name a file or a folder, or use the bundled corpus (--data corpus)")
     if name == "corpus":
         note = "corpus is the bundled corpus; write ./corpus for the one in this folder"
         if path.exists(): warnings.warn(note, stacklevel=2)

@@ -231,3 +231,29 @@ def test_the_machine_is_not_the_file(tmp_path, monkeypatch, error, words):
     write(tmp_path/"a.csv", table("a"))
     monkeypatch.setattr(pa, "OSFile", fail)
     assert words in refusal(read_rows, tmp_path/"a.csv", str(tmp_path/"cache"))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r", b"\r\r\n"])
+def test_ends_of_lines(tmp_path, end):
+    (tmp_path/"a.csv").write_bytes(end.join([b"text,label", b"a film,POS", b'"two\nlines",NEG', b""]))
+    assert read_rows(tmp_path/"a.csv")["text"][:] == ["a film", "two\nlines"]
+
+
+def test_a_row_that_ends_unlike_the_others_is_refused(tmp_path):
+    (tmp_path/"a.csv").write_bytes(b"text,label\na film,POS\nhalf\ra text,NEG\n")
+    assert "line 3 ends unlike others): quote texts that hold a line break" in refusal(read_rows, tmp_path/"a.csv")
+
+
+@pytest.mark.parametrize("content, changes, words", [
+    (b"text, label\nx,POS\n", {}, "set label_column to one of text, ' label'"),
+    (b"text,label\nx,\n", {}, "label '' is not one of NEG, POS: correct or remove the row"),
+    (b"text,label\nx,POS\n", dict(text_column="label"), "text_column and label_column are both label"),
+    (b"text,label\nx," + b"y"*500 + b"\n", {}, "yyy is not one of NEG, POS"),
+])
+def test_rows_that_cannot_be_used(tmp_path, content, changes, words):
+    (tmp_path/"a.csv").write_bytes(content + content.split(b"\n")[1] + b"\n" + content.split(b"\n")[1] + b"\n")
+    assert words in refusal(load_reviews, Settings(data=str(tmp_path/"a.csv"), n_train=1, n_validation=1, n_test=1, **changes))
+
+
+@pytest.mark.parametrize("name, words", [("", "data is empty"), (" ", "data is empty"), ("corpus/", "no file or folder corpus/"), ("x"*300, "no file or folder xxx")])
+def test_names_that_are_no_hub_names(name, words): assert words in refusal(read_source, Settings(data=name))
