@@ -17,7 +17,8 @@ from typing import NamedTuple
 import datasets
 from datasets import ClassLabel, Dataset, concatenate_datasets, load_dataset
 from datasets.packaged_modules.cache.cache import Cache
-from huggingface_hub import HfApi, try_to_load_from_cache
+from datasets.data_files import sanitize_patterns
+from huggingface_hub import HfApi, metadata_load, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 from .files import InputError, file_sha256
 from .settings import FIELDS, Settings
@@ -39,6 +40,19 @@ def _data_files(folder: Path) -> list[Path]:
     kinds = sorted({path.suffix.lower() for path in files})
     if len(kinds) == 1: return files
     raise InputError(f"{folder} holds {' and '.join(kinds) or 'no csv, jsonl or parquet'} files: give a folder with one kind")
+
+# %% ../nbs/engine/sources.ipynb #28e23cba
+def _declared_files(folder: Path) -> dict[str, list[Path]]:
+    "Split -> its files, as the README.md of a data set from the hub declares them; empty when it does not"
+    card = folder/"README.md"
+    if not os.path.isfile(card): return {}
+    with reading(str(card), "correct the head of this file, or remove it"):
+        configs = [c for c in (metadata_load(card) or {}).get("configs") or [] if "data_files" in c]
+        if len(configs) > 1: configs = [c for c in configs if c.get("default") or c["config_name"] == "default"] or [None]
+        if configs == [None]: raise ValueError("it declares several data sets and no default")
+        patterns = sanitize_patterns(configs[0]["data_files"]) if configs else {}
+        return {split: sorted({path.relative_to(folder) for part in parts for path in folder.glob(part)})
+                for split, parts in patterns.items()}
 
 # %% ../nbs/engine/sources.ipynb #1d51571c
 def _split_files(folder: Path) -> dict[str, list[Path]]:
@@ -72,7 +86,10 @@ def read_folder(
 ) -> dict[str, Dataset]: # Split name -> rows
     "The splits of a folder, told apart by the names of its files"
     folder = local_path(folder)
-    splits = _split_files(folder)
+    splits = _declared_files(folder) or _split_files(folder)
+    for split, files in splits.items():
+        if not files:
+            raise InputError(f"README.md of {folder} names files of {split} that are not there: add them, or remove README.md")
     return {split: _joined({folder/path: read_rows(folder/path) for path in files}) for split, files in splits.items()}
 
 # %% ../nbs/engine/sources.ipynb #a59414df

@@ -257,3 +257,19 @@ def test_rows_that_cannot_be_used(tmp_path, content, changes, words):
 
 @pytest.mark.parametrize("name, words", [("", "data is empty"), (" ", "data is empty"), ("corpus/", "no file or folder corpus/"), ("x"*300, "no file or folder xxx")])
 def test_names_that_are_no_hub_names(name, words): assert words in refusal(read_source, Settings(data=name))
+
+
+CARD = "---\nconfigs:\n- config_name: mine\n  data_files:\n  - split: train\n    path: first*.csv\n  - split: test\n    path: second.csv\n---\n# Mine\n"
+
+
+def test_a_folder_from_the_hub_says_its_splits_itself(tmp_path):
+    folder = folder_of(tmp_path, {"README.md": CARD.encode(), "first_test.csv": table("train"), "second.csv": table("test"), "third.csv": b"a;b\n"})
+    assert {split: rows["text"][0] for split, rows in read_folder(folder).items()} == dict(train="train 0", test="test 0")
+
+
+@pytest.mark.parametrize("card, words", [
+    (CARD.replace("second.csv", "nowhere.csv"), "names files of test that are not there"),
+    (CARD.replace("---\n# Mine", CARD[13:].replace("mine", "other")), "several data sets and no default"),
+    ("---\nconfigs: 3\n---\n", "correct the head of this file"), ("---\n: [\n---\n", "correct the head of this file")])
+def test_a_wrong_head_of_a_readme(tmp_path, card, words):
+    assert words in refusal(read_folder, folder_of(tmp_path, {"README.md": card.encode(), "first.csv": table("train"), "second.csv": table("test")}))
