@@ -93,7 +93,7 @@ ODD = dict(
     latin=("x.csv", "text\ncafé\n".encode("latin-1"), "UTF-8"),
     empty=("x.csv", b"", "it is empty"),
     header_only=("x.csv", b"text,label\n", "no rows"),
-    ragged=("x.csv", b"text,label\na joy,POS\nso, so,NEG\n", "line 3, saw 3"),
+    ragged=("x.csv", b"text,label\na joy,POS\nso, so,NEG\n", "line 3 has 3 cells, the header 2"),
     one_word=("x.csv", b"text\n" + b"lovely" * 170_000 + b"\n", 1),
     long_cell=("x.csv", b'text\n"' + b"a lovely film " * 75_000 + b'"\n', 1),
     line_breaks=("x.csv", b"text\na joy<br /><br />from start to end\n", 1),
@@ -121,6 +121,13 @@ def test_odd_files(kind, command, critic, tmp_path):
     else:
         assert code == 0, err
         assert len(pd.read_csv(home/"out.csv")) == expected
+
+
+def test_the_named_file_is_labelled_and_no_other(command, critic, tmp_path):
+    for name in ("reviews[1]", "reviews1"): (tmp_path/f"{name}.csv").write_text(f"text\n{name}\n")
+    code, _, err = command("predict", critic[1], "--input", "reviews[1].csv", "--output", "out.csv")
+    assert code == 0, err
+    assert pd.read_csv("out.csv")["text"].tolist() == ["reviews[1]"]
 
 
 def test_parquet_with_numbers_for_texts(critic, tmp_path):

@@ -3,10 +3,11 @@ import json, os, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from sentiment_nbdev.sources import check_hub, looks_like_path, read_folder, read_rows, read_source
-from sentiment_nbdev.data import load_reviews, plan_rows
+from sentiment_nbdev.data import label_lookup, load_reviews, plan_rows
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
 from stand_in_hub import COMMIT, serve
@@ -42,10 +43,10 @@ def in_process(code, home, **env):
 @pytest.mark.parametrize("name, content, part", [
     ("a.csv", b"", "it is empty"),
     ("a.csv", b"text,label\n", "it has no rows"),
-    ("a.csv", b"\n\n", "No columns"),
+    ("a.csv", b"\n\n", "it has no rows"),
     ("a.csv", b"text,label\nx,1,extra\ny,0,extra\n", "quote texts that hold a comma"),
     ("a.csv", b"text,label\nx,1\ny,0,extra\n", "line 3"),
-    ("a.csv", b'text,label\n"x,1\n', "inside string"),
+    ("a.csv", b'text,label\n"x,1\n', "opens a quote that is never closed"),
     ("a.csv", "text,label\ncaf\xe9,1\n".encode("latin-1"), "utf-8"),
     ("a.jsonl", '{"text": "caf\xe9"}\n'.encode("latin-1"), "utf-8"),
     ("a.jsonl", b'{"text": "x"\n', "cannot read"),
@@ -273,3 +274,115 @@ def test_hub_then_the_copy_of_that_commit(tmp_path):
     assert json.loads(first.replace("'", '"')) == dict(train=6, validation=2, test=4)
     again, err, seconds = in_process(pinned, tmp_path, HF_ENDPOINT=DEAD)
     assert again == first and seconds < 15 and "Retrying" not in err
+
+
+# ---- every way to write a label
+
+TRUE, FALSE = True, False
+ROWS = [   # labels of the settings, the two labels in the file, the class of the first and of the second (None: refused)
+    (("NEG", "POS"), ("neg", "pos"), (0, 1)),
+    (("NEG", "POS"), ("Negative", "POSITIVE "), (0, 1)),
+    (("negative", "positive"), ("neg", "Pos"), (0, 1)),
+    (("POS", "NEG"), ("negative", "positive"), (1, 0)),
+    (("NEG", "POS"), (0, 1), (0, 1)),
+    (("POS", "NEG"), (0, 1), (0, 1)),                        # the order of `labels` is the order of the numbers: with a warning
+    (("NEG", "POS"), (0.0, 1.0), (0, 1)),
+    (("NEG", "POS"), ("0.0", "1.0"), (0, 1)),
+    (("NEG", "POS"), (1, 2), (0, 1)),
+    (("NEG", "POS"), (1.0, 2.0), (0, 1)),
+    (("NEG", "POS"), ("1", "2"), (0, 1)),
+    (("NEG", "POS"), (-1, 1), (0, 1)),
+    (("NEG", "POS"), ("-1", "+1"), (0, 1)),
+    (("NEG", "POS"), (FALSE, TRUE), (0, 1)),
+    (("NEG", "POS"), ("False", "TRUE"), (0, 1)),
+    (("NEG", "POS"), ("LABEL_0", "LABEL_1"), (0, 1)),
+    (("NEG", "POS"), ("label_1", "label_2"), (0, 1)),
+    (("POS", "NEG"), (1, 2), None), (("POS", "NEG"), (-1, 1), None), (("POS", "NEG"), (FALSE, TRUE), None),
+    (("NEG", "POS"), (0, 4), None), (("NEG", "POS"), (3, 5), None), (("NEG", "POS"), ("bad", "good"), None), (("NEG", "POS"), (0.5, 1.5), None),
+    (("NEG", "POS"), ("00", "01"), None), (("NEG", "POS"), ("NEG", "NEGATIV"), None),
+    (("1.0", "0.0"), (0.0, 1.0), (1, 0)), (("1.0", "0.0"), (0, 1), (1, 0)), (("1.0", "0.0"), ("0", "1"), (1, 0)), (("1.0", "0.0"), ("0.0", "1.0"), (1, 0)),
+    (("0.0", "1.0"), (0.0, 1.0), (0, 1)), (("0", "1"), (0.0, 1.0), (0, 1)), (("1", "0"), (0.0, 1.0), (1, 0)), (("1", "0"), (FALSE, TRUE), (1, 0)),
+    (("1", "0"), ("LABEL_0", "LABEL_1"), (1, 0)),
+    (("1", "2"), (1, 2), (0, 1)), (("2", "1"), (1, 2), (1, 0)), (("1", "2"), (0, 1), None), (("-1", "1"), (-1.0, 1.0), (0, 1)), (("1", "-1"), (-1, 1), (1, 0)),
+    (("4", "0"), (0, 4), (1, 0)), (("0", "4"), (0.0, 4.0), (0, 1)),
+    (("True", "False"), (FALSE, TRUE), (1, 0)), (("True", "False"), ("false", "true"), (1, 0)), (("True", "False"), (0, 1), (1, 0)),
+    (("False", "True"), (0.0, 1.0), (0, 1)), (("False", "True"), (FALSE, TRUE), (0, 1)),
+    (("LABEL_0", "LABEL_1"), (0, 1), (0, 1)), (("LABEL_1", "LABEL_0"), (0, 1), (1, 0)), (("LABEL_1", "LABEL_0"), ("LABEL_0", "LABEL_1"), (1, 0)),
+    (("01", "00"), ("00", "01"), (1, 0)), (("01", "00"), (0, 1), None),
+    (("ham", "spam"), (0, 1), (0, 1)), (("ham", "spam"), (FALSE, TRUE), (0, 1)), (("spam", "ham"), ("HAM", "Spam"), (1, 0)),
+    (("pos", "positive"), ("pos", "positive"), (0, 1)), (("Größe", "Maß"), ("GRÖSSE", "MASS"), (0, 1)),
+    ((0, 1), (0, 1), (0, 1)), ([1, 0], (0.0, 1.0), (1, 0)), ((TRUE, FALSE), (FALSE, TRUE), (1, 0)), ("POS,NEG", ("neg", "pos"), (1, 0)),
+]
+
+
+def write_as(path, column):
+    "A table with a label column, as pandas writes it"
+    table = pd.DataFrame(dict(text=[f"film number {i}" for i in range(len(column))], label=column))
+    if path.suffix == ".csv": table.to_csv(path, index=False)
+    elif path.suffix == ".jsonl": table.to_json(path, orient="records", lines=True)
+    else: table.to_parquet(path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:the labels are read by their order")
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("labels, written, classes", ROWS)
+def test_which_class_a_label_means(tmp_path, ending, labels, written, classes):
+    path = write_as(tmp_path/f"pile.{ending}", [written[i % 2] for i in range(12)])
+    settings = replace(SMALL, data=str(path), labels=labels)
+    if classes is None:
+        message = one_line(load_reviews, settings)
+        assert "is not one of " + ", ".join(labels) in message and "set labels=" in message
+    else:
+        reviews = load_reviews(settings)
+        assert all(classes[int(text.split()[-1]) % 2] == label for split in reviews.values() for text, label in zip(split["text"], split["label"]))
+
+
+@pytest.mark.parametrize("names, labels, classes", [
+    (("neg", "pos"), ("NEG", "POS"), (0, 1)), (("pos", "neg"), ("NEG", "POS"), (1, 0)), (("positive", "negative"), ("NEG", "POS"), (1, 0)),
+    (("neg", "pos"), ("POS", "NEG"), (1, 0)), (("1", "0"), ("NEG", "POS"), (1, 0)), (("LABEL_1", "LABEL_0"), ("NEG", "POS"), (1, 0)),
+    (("True", "False"), ("NEG", "POS"), (1, 0)), (("1", "0"), ("0", "1"), (1, 0)), (("1.0", "0.0"), ("1", "0"), (0, 1)), (("1", "2"), ("NEG", "POS"), (0, 1)),
+    (("2", "1"), ("NEG", "POS"), (1, 0)), (("2", "1"), ("1", "2"), (1, 0)),
+])
+@pytest.mark.filterwarnings("ignore:the labels are read by their order")
+def test_names_of_classes_win_over_their_numbers(tmp_path, names, labels, classes):
+    reviews = from_file(tmp_path, with_classes(list(names)), labels=labels)
+    assert all(classes[int(text.split()[-1]) % 2] == label for text, label in zip(reviews["train"]["text"], reviews["train"]["label"]))
+
+
+@pytest.mark.parametrize("seen, classes", [((-1, 0, 1), (0, 1, 2)), ((1, 2, 3), (0, 1, 2)), ((0, 1, 2), (0, 1, 2)), (("neg", "neu", "pos"), (0, 1, 2)), (("LABEL_0", "LABEL_1", "LABEL_2"), (0, 1, 2))])
+@pytest.mark.filterwarnings("ignore:the labels are read by their order")
+def test_three_classes(tmp_path, seen, classes):
+    path = write_as(tmp_path/"pile.csv", [seen[i % 3] for i in range(30)])
+    reviews = load_reviews(Settings(data=str(path), labels=("negative", "neutral", "positive"), n_train=20, n_validation=5, n_test=5))
+    assert all(classes[int(text.split()[-1]) % 3] == label for text, label in zip(reviews["train"]["text"], reviews["train"]["label"]))
+
+
+def test_numbers_beside_the_words_true_and_false_count_from_0():
+    assert label_lookup(("true", "false", "unknown"), {"0", "1", "2"})["0"] == 0
+
+
+@pytest.mark.parametrize("labels, column, words", [
+    (("POS", "NEG"), (0, 1), "0 as POS, 1 as NEG"), (("NEG", "POS"), (1, 2), "1 as NEG, 2 as POS"), (("NEG", "POS"), (TRUE, FALSE), "false as NEG, true as POS")])
+def test_reading_by_order_is_said(tmp_path, labels, column, words):
+    with pytest.warns(UserWarning, match=words): from_file(tmp_path, rows(label=lambda i: column[i % 2]), labels=labels)
+
+
+def test_what_a_label_means_does_not_depend_on_the_rows_picked(tmp_path):
+    path = write_as(tmp_path/"test.parquet", [1]*11 + [2])    # one row of class 2, which a sample may miss
+    write_as(tmp_path/"train.parquet", [1, 2]*6)
+    with pytest.warns(UserWarning, match="1 as NEG, 2 as POS"):
+        reviews = load_reviews(replace(SMALL, data=str(path.parent), n_test=1), splits=("test",))
+    assert reviews["test"]["label"][:] == [0]
+
+
+def test_the_remedy_for_unknown_labels_works(tmp_path):
+    write_as(tmp_path/"pile.csv", ["so-so", "bad", "good"]*8)
+    settings = Settings(data=str(tmp_path/"pile.csv"), n_train=12, n_validation=4, n_test=4)
+    remedy = one_line(load_reviews, settings).split("set labels=")[1].split(", as ")[0]
+    assert load_reviews(replace(settings, labels=remedy))["train"].features["label"].names == ["so-so", "bad", "good"]
+
+
+def test_named_and_bare_labels_do_not_mix(tmp_path):
+    with_classes(["pos", "neg"]).to_parquet(tmp_path/"train.parquet"), rows().to_parquet(tmp_path/"test.parquet")
+    assert "the labels of train have names and those of test are bare numbers" in one_line(load_reviews, replace(SMALL, data=str(tmp_path)))
