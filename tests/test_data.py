@@ -311,7 +311,7 @@ ROWS = [   # labels of the settings, the two labels in the file, the class of th
     (("01", "00"), ("00", "01"), (1, 0)), (("01", "00"), (0, 1), None),
     (("ham", "spam"), (0, 1), (0, 1)), (("ham", "spam"), (FALSE, TRUE), (0, 1)), (("spam", "ham"), ("HAM", "Spam"), (1, 0)),
     (("pos", "positive"), ("pos", "positive"), (0, 1)), (("Größe", "Maß"), ("GRÖSSE", "MASS"), (0, 1)),
-    ((0, 1), (0, 1), (0, 1)), ([1, 0], (0.0, 1.0), (1, 0)), ((TRUE, FALSE), (FALSE, TRUE), (1, 0)), ("POS,NEG", ("neg", "pos"), (1, 0)),
+    ((0, 1), (0, 1), (0, 1)), ([1, 0], (0.0, 1.0), (1, 0)), ((TRUE, FALSE), (FALSE, TRUE), (1, 0)),
 ]
 
 
@@ -380,7 +380,7 @@ def test_the_remedy_for_unknown_labels_works(tmp_path):
     write_as(tmp_path/"pile.csv", ["so-so", "bad", "good"]*8)
     settings = Settings(data=str(tmp_path/"pile.csv"), n_train=12, n_validation=4, n_test=4)
     remedy = one_line(load_reviews, settings).split("set labels=")[1].split(", as ")[0]
-    assert load_reviews(replace(settings, labels=remedy))["train"].features["label"].names == ["so-so", "bad", "good"]
+    assert load_reviews(replace(settings, labels=remedy.split(",")))["train"].features["label"].names == ["so-so", "bad", "good"]
 
 
 def test_named_and_bare_labels_do_not_mix(tmp_path):
