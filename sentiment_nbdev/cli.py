@@ -304,7 +304,8 @@ def predict(
     "Label texts: given as arguments, in a file, or line by line on standard input."
     if texts and source: raise InputError("both texts and --input given: give one of them")
     quiet_libraries()
-    from sentiment_nbdev.prediction import Classifier, find_text_column, label_texts, predict_file, write_rows
+    from sentiment_nbdev.answers import find_text_column, label_texts, predict_file, write_rows
+    from sentiment_nbdev.prediction import Classifier
     file = _home(source) if source and source != "-" else None
     if output: check_output(output, file)
     classifier = Classifier.load(folder, base=base)

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings as trials, strategies as st
-from sentiment_nbdev.prediction import Classifier, predict_file, write_rows
+from sentiment_nbdev.answers import predict_file, write_rows
+from sentiment_nbdev.prediction import Classifier
 from sentiment_nbdev.files import InputError
 
 FEW = trials(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings as trials, strategies as st
 from sentiment_nbdev.files import InputError
-from sentiment_nbdev.prediction import Prediction, predict_file, write_rows
+from sentiment_nbdev.answers import predict_file, write_rows
+from sentiment_nbdev.prediction import Prediction
 from sentiment_nbdev.settings import Settings
 
 MANY = trials(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
