@@ -141,7 +141,7 @@ def train_method(
     model = load_encoder(settings)
     sha256 = weights_sha256(model)
     if method == "probe": return model, fit_probe(model, rows.tokens, rows.tokenizer, settings), sha256
-    if method == "lora": model = add_lora(model, settings)
+    if method == "lora": model, settings = add_lora(model, settings), replace(settings, lora_targets=lora_targets(model, settings))
     if checkpoints:
         return model, train_safely(model, rows.tokens, rows.tokenizer, settings, method, checkpoints), sha256
     return model, fine_tune(model, rows.tokens, rows.tokenizer, settings, method), sha256
@@ -186,7 +186,7 @@ def save_run(
     folder: Path,       # Where the model goes
 ) -> int:               # Bytes of the saved weights
     "Save an adapter for LoRA, a whole model otherwise"
-    if method == "lora": save_adapter(model, folder, settings, sha256)
+    if method == "lora": save_adapter(model, folder, settings, sha256, rows.tokenizer)
     else: save_classifier(model, rows.tokenizer, folder, settings, sha256, kind=method)
     return weight_bytes(folder)
 
