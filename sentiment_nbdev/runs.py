@@ -31,7 +31,7 @@ from .records import (Cost, PeakMemory, RunRecord, describe_environment, describ
 from .training import _record, fine_tune, open_test, predict_logits
 from .checkpoints import check_run, drop_unfinished, first_process, open_run, run_plan, train_safely
 from .saving import save_adapter, save_classifier, weight_bytes, weights_sha256
-from .lora import add_lora
+from .lora import add_lora, lora_targets
 
 # %% ../nbs/engine/runs.ipynb #6804de1f
 class Rows(NamedTuple):
@@ -142,7 +142,9 @@ def train_method(
     model = load_encoder(settings)
     sha256 = weights_sha256(model)
     if method == "probe": return model, fit_probe(model, rows.tokens, rows.tokenizer, settings), sha256
-    if method == "lora": model = add_lora(model, settings)
+    if method == "lora":
+        settings = replace(settings, lora_targets=lora_targets(model, settings))     # as this architecture calls them
+        model = add_lora(model, settings)
     if checkpoints:
         return model, train_safely(model, rows.tokens, rows.tokenizer, settings, method, checkpoints), sha256
     return model, fine_tune(model, rows.tokens, rows.tokenizer, settings, method), sha256
@@ -187,7 +189,7 @@ def save_run(
     folder: Path,       # Where the model goes
 ) -> int:               # Bytes of the saved weights
     "Save an adapter for LoRA, a whole model otherwise"
-    if method == "lora": save_adapter(model, folder, settings, sha256)
+    if method == "lora": save_adapter(model, folder, settings, sha256, rows.tokenizer)
     else: save_classifier(model, rows.tokenizer, folder, settings, sha256, kind=method)
     write_seen(folder, [*rows.reviews["train"]["text"], *rows.reviews["validation"]["text"]])
     return weight_bytes(folder)

@@ -6,7 +6,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/sources.html.md""
 
 # %% auto #0
 __all__ = ['SPLITS', 'SPLIT_WORDS', 'REMEDIES', 'WEIGHTS', 'BUNDLE', 'BUNDLE_SHA256', 'read_folder', 'looks_like_path',
-           'hub_cached', 'check_hub', 'read_source', 'EncoderSource', 'find_bundle', 'find_encoder', 'check_tokenizer']
+           'hub_cached', 'check_hub', 'read_source', 'EncoderSource', 'find_bundle', 'find_encoder', 'usable_positions',
+           'check_tokenizer']
 
 # %% ../nbs/engine/sources.ipynb #96aa1895
 import os, re, threading, warnings
@@ -233,18 +234,32 @@ def find_encoder(
     return EncoderSource(name, settings.revision or None)
 
 # %% ../nbs/engine/sources.ipynb #bf259e9b
+def usable_positions(
+    config,         # An encoder's config
+) -> int | None:    # Tokens that it has positions for; None when it has no table of them
+    "How long a text may be, asked of the layers"
+    import torch
+    from transformers import AutoModel
+    try:
+        with torch.device("meta"): model = AutoModel.from_config(config)
+    except (ValueError, ImportError, RuntimeError): return getattr(config, "max_position_embeddings", None)
+    tables = [layer for name, layer in model.named_modules() if name.endswith("position_embeddings") and hasattr(layer, "weight")]
+    unused = [0 if table.padding_idx is None else table.padding_idx + 1 for table in tables] # the first position comes after it
+    return min((table.num_embeddings - rows for table, rows in zip(tables, unused)), default=None)
+
 def check_tokenizer(
     tokenizer,          # As loaded
     config,             # The encoder's config
     settings: Settings,
 ):
     "Raise an `InputError` unless tokenizer, length limit and model fit each other"
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= config.pad_token_id + 1 # their first position comes after the padding id
+    positions = usable_positions(config)
     if positions and settings.max_length > positions:
-        raise InputError(f"max_length is {settings.max_length}, but {settings.model} has {positions} positions: "
+        raise InputError(f"max_length is {settings.max_length}, but {settings.model} has {positions} usable positions: "
                          f"lower --max-length to {positions} or less")
     if not config.vocab_size/2 < len(tokenizer) <= config.vocab_size:
         raise InputError(f"{settings.model} has a tokenizer of {len(tokenizer)} tokens and a model of {config.vocab_size}: "
                          "save the model's own tokenizer beside it")
+    if tokenizer.pad_token is None:
+        raise InputError(f"{settings.model} has no padding token, so texts of different lengths cannot share a batch: "
+                         "name an encoder (bert, roberta, deberta-v2, modernbert, ...) with --model")

@@ -27,7 +27,7 @@ def saved(settings, tmp_path_factory):
     model = add_lora(encoder, settings)
     for name, parameter in model.named_parameters():
         if "lora_B" in name: torch.nn.init.normal_(parameter, std=0.05)
-    save_adapter(model, folder/"adapter", settings, sha256)
+    save_adapter(model, folder/"adapter", settings, sha256, load_tokenizer(settings))
     return folder
 
 

@@ -1,0 +1,100 @@
+"""Encoders of many families, laid out as real files are: what a checkpoint brings arrives unchanged, what it lacks is trained and saved."""
+from dataclasses import replace
+
+import numpy as np
+import pytest, torch
+from safetensors.torch import load_file, save_file
+from sentiment_nbdev.files import InputError
+from sentiment_nbdev.lora import load_adapter, lora_targets, merge_adapter
+from sentiment_nbdev.models import find_head, load_encoder
+from sentiment_nbdev.prediction import Classifier
+from sentiment_nbdev.runs import prepare_rows, save_run, train_method
+from sentiment_nbdev.settings import Settings
+from sentiment_nbdev.tokenization import load_tokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+SIZE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, max_position_embeddings=66, pad_token_id=0)
+KINDS = dict(bert={}, roberta={}, camembert={}, mpnet={}, electra=dict(embedding_size=16), albert=dict(embedding_size=16),
+             distilbert=dict(dim=32, n_layers=2, n_heads=2, hidden_dim=48), modernbert=dict(global_attn_every_n_layers=2))
+KINDS |= {"xlm-roberta": {}, "deberta-v2": dict(relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8)}
+TARGETS = dict(distilbert=("q_lin", "v_lin"), mpnet=("q", "v"), modernbert=("Wqkv",)) | {"deberta-v2": ("query_proj", "value_proj")}
+TEXTS = ["a lovely, lovely film", "two dull hours " * 30]
+
+
+def checkpoint(kind, folder):
+    "A tiny encoder, saved as the base model alone, with MiniLM's vocabulary"
+    tokenizer = load_tokenizer(Settings())
+    torch.manual_seed(0)
+    AutoModel.from_config(AutoConfig.for_model(kind, **SIZE | KINDS[kind], vocab_size=len(tokenizer))).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Settings(model=str(folder), revision="", n_train=24, n_validation=8, n_test=8, max_length=24, epochs=1, precision="fp32", device="cpu")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def encoder(request, tmp_path_factory): return request.param, checkpoint(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def test_what_the_file_brings_arrives_unchanged(encoder):
+    kind, settings = encoder
+    model = load_encoder(settings)
+    arrived = model.base_model.state_dict()
+    brought = {name.removeprefix(f"{model.base_model_prefix}."): tensor for name, tensor in load_file(f"{settings.model}/model.safetensors").items()}
+    shared = brought.keys() & arrived.keys()
+    assert len(shared) >= 0.9 * len(brought) and all(torch.equal(brought[name], arrived[name]) for name in shared)
+    assert not find_head(model).startswith(f"{model.base_model_prefix}.") and model.get_submodule(find_head(model)).out_features == 2
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_trained_saved_and_loaded_elsewhere(encoder, method, tmp_path):
+    "The same logits from our loader, from plain transformers or PEFT, and after merging"
+    kind, settings = encoder
+    rows = prepare_rows(settings)
+    model, record, sha256 = train_method(method, rows, settings)
+    save_run(method, model, rows, settings, sha256, tmp_path/"m")
+    batch = rows.tokenizer(TEXTS, truncation=True, padding=True, return_tensors="pt").data
+    if kind in ("distilbert", "roberta", "xlm-roberta", "camembert", "mpnet", "modernbert"): batch.pop("token_type_ids", None)
+    model = model.eval()
+    with torch.no_grad(): logits = model(**batch).logits
+    base = settings.model if method == "lora" else None
+    classifier = Classifier.load(tmp_path/"m", base=base)
+    np.testing.assert_allclose(classifier.logits(TEXTS), logits, atol=1e-4)
+    if method == "lora":
+        from peft import PeftModel
+        assert record.settings["lora_targets"] == lora_targets(load_encoder(settings), settings) == TARGETS.get(kind, ("query", "value"))
+        plain = AutoModelForSequenceClassification.from_pretrained(settings.model, num_labels=2)
+        other = PeftModel.from_pretrained(plain, tmp_path/"m").eval()
+        with torch.no_grad(): assert torch.allclose(other(**batch).logits, logits, atol=1e-4)    # nothing of it was left to chance
+        merged = merge_adapter(load_adapter(tmp_path/"m", base)[0]).eval()
+        with torch.no_grad(): assert torch.allclose(merged(**batch).logits, logits, atol=1e-4)
+    else: other = AutoModelForSequenceClassification.from_pretrained(tmp_path/"m")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path/"m")
+    other.config.id2label = dict(enumerate(settings.labels)) if method == "lora" else other.config.id2label
+    piped = pipeline("text-classification", model=other.eval(), tokenizer=tokenizer, truncation=True, top_k=1)
+    for text, answer in zip(TEXTS, classifier.predict(TEXTS)):
+        [[given]] = piped([text])
+        assert (given["label"], given["score"]) == (answer.label, pytest.approx(answer.probability, abs=1e-4))
+
+
+def test_an_encoder_that_is_not_whole_is_refused(tmp_path):
+    "Under another prefix, or without a layer, the weights would be random in silence"
+    settings = checkpoint("bert", tmp_path)
+    whole = load_file(tmp_path/"model.safetensors")
+    save_file({f"mine.{name}": tensor for name, tensor in whole.items()}, tmp_path/"model.safetensors", metadata=dict(format="pt"))
+    with pytest.raises(InputError, match="does not bring all weights of its encoder"): load_encoder(settings)
+    save_file({name: tensor for name, tensor in whole.items() if "layer.1.output" not in name}, tmp_path/"model.safetensors", metadata=dict(format="pt"))
+    with pytest.raises(InputError, match="does not bring all weights of its encoder"): load_encoder(settings)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+def test_a_model_that_writes_is_refused(kind, tmp_path):
+    tokenizer = load_tokenizer(Settings())
+    shape = dict(n_embd=32, n_layer=1, n_head=2) if kind == "gpt2" else SIZE | dict(is_decoder=True)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, vocab_size=len(tokenizer), **shape)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="no encoder"): load_encoder(Settings(model=str(tmp_path), revision=""))
+
+
+@pytest.mark.parametrize("kind, positions", [("roberta", 65), ("mpnet", 64)])
+def test_the_limit_is_that_of_usable_positions(kind, positions, tmp_path):
+    settings = checkpoint(kind, tmp_path)
+    with pytest.raises(InputError, match=f"has {positions} usable positions"): load_tokenizer(replace(settings, max_length=66))
