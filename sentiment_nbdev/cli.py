@@ -108,10 +108,15 @@ def compare(
     seeds = (chosen.seed, *(parse_value("seed", str(seed)) for seed in others))
     quiet_libraries()
     from sentiment_nbdev.comparison import compare as run
+    from sentiment_nbdev.reports import read_results
     out = out or Path("runs")/f"compare-{chosen.profile}"
     report = run(chosen, out, tuple(names), seeds, say)
     print(report)
     say(f"Wrote report.md, table.csv, comparison.png, summary.json, records and models to {out}")
+    failed = [record for record in read_results(out).records if record.status == "failed"]
+    if failed:
+        raise InputError(f"{len(failed)} runs failed ({failed[0].error}): the report holds the others; with more memory, "
+                         "run the same command again; else lower batch_size or max_length and name another --out")
 
 # %% ../nbs/engine/cli.ipynb #5c89aefd
 @app.command(epilog="Example: sentiment train lora --n-train 200 --out runs/my-lora")

@@ -16,7 +16,8 @@ from .settings import METHODS, Settings
 from .models import load_encoder
 from .lora import check_targets
 from .runs import trial_rates
-from .study import PLAN, RATES, Study, method_arms, run_study, shared_rows, with_conditions, write_study
+from .study import (PLAN, RATES, Study, drop_failed, method_arms, run_study, shared_rows, with_conditions,
+                                   write_study)
 from .reports import write_report
 
 # %% ../nbs/10_comparison.ipynb #4cf437c1
@@ -55,5 +56,6 @@ def compare(
     if "lora" in methods: check_targets(load_encoder(settings), settings)
     study = with_conditions(plan)
     write_study(study, out)
+    drop_failed(out)          # what ran out of memory the last time is tried again
     run_study(study, out, log)
     return write_report(out)

@@ -344,6 +344,19 @@ def test_a_comparison_goes_on_and_another_one_needs_a_folder(command, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path/"out/records").iterdir()} == before
 
 
+def test_a_failed_run_is_said_and_tried_again(command, tmp_path, monkeypatch):
+    from sentiment_nbdev import study
+    train = study._train
+    def fail(*_): raise RuntimeError("out of memory")
+    monkeypatch.setattr(study, "_train", fail)
+    own = [*SMALL, "--methods", "bow,lora", "--out", "out"]
+    code, out, err = command("compare", *own)
+    assert code == 2 and "no test" in out and "1 runs failed (out of memory)" in err.splitlines()[-1], err
+    monkeypatch.setattr(study, "_train", train)
+    code, out, err = command("compare", *own)
+    assert code == 0 and "no test" not in out and len(list((tmp_path/"out/records").iterdir())) == 2, err
+
+
 def test_a_rate_is_chosen_with_the_first_seed(command, tmp_path):
     code, out, err = command("compare", *SMALL, "--methods", "lora", "--seeds", "0,1", "--set", "lr_trials=3", "--out", "out")
     assert code == 0 and "(chosen)" in out, err
