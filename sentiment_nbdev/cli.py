@@ -7,8 +7,9 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only',
-           'Retry', 'Threads', 'TextColumn', 'LEFTOVERS', 'chosen_settings', 'seed_list', 'say', 'compare', 'train',
-           'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'merge', 'push', 'init', 'check_launch', 'main']
+           'Retry', 'Threads', 'Points', 'TextColumn', 'LEFTOVERS', 'chosen_settings', 'seed_list', 'say', 'compare',
+           'train', 'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'merge', 'push', 'init', 'check_launch',
+           'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
 import locale, os, shutil, sys, tempfile, warnings
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .files import SEEN, InputError, Interrupted, check_folder, check_output, process_place
-from .settings import (FIELDS, METHODS, RowSettings, Settings, change_settings, load_settings, parse_value,
-                                      profile_settings, quiet_libraries, write_settings)
+from .settings import (COMPARED, FIELDS, METHODS, RowSettings, Settings, change_settings, load_settings, parse_value,
+                                      choose_device, profile_settings, quiet_libraries, write_settings)
 
 # %% ../nbs/engine/cli.ipynb #3645d106
 def _flag(
@@ -98,7 +99,7 @@ def compare(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None,
     n_train: NTrain = None, n_validation: NValidation = None, n_test: NTest = None,
     max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
-    methods: Annotated[str, typer.Option(help="methods to run", metavar="")] = ",".join(METHODS),
+    methods: Annotated[str, typer.Option(help="methods to run", metavar="")] = ",".join(COMPARED),
     plain: Plain = False, set_: Set = None, out: _out_flag("runs/compare-PROFILE") = None):
     "Run several methods on the same rows: table, picture, report and records."
     first, *others = seed_list(seeds)
@@ -121,7 +122,7 @@ def compare(
 # %% ../nbs/engine/cli.ipynb #5c89aefd
 @app.command(epilog="Example: sentiment train lora --n-train 200 --out runs/my-lora")
 def train(
-    method: Annotated[str, typer.Argument(help="probe, lora or full")],
+    method: Annotated[str, typer.Argument(help="probe, bitfit, last2, lora or full")],
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None,
     n_train: NTrain = None, n_validation: NValidation = None, n_test: NTest = None,
     max_length: MaxLength = None, epochs: Epochs = None, seed: Seeds = None,
@@ -201,20 +202,20 @@ def grid(
     return found
 
 # %% ../nbs/engine/cli.ipynb #5bfea9ad
-def _planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str], methods: str, points: int,
+def _planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str], methods: str, points: int | None,
                    quick: bool, whole_test: bool):
     "A study of the course, or a grid of one's own"
     from sentiment_nbdev.comparison import check_methods
     from sentiment_nbdev.study import STUDIES, Study, grid_arms, known_rates, plan_study, quick_settings
     rates = known_rates(chosen, out)
-    if not vary: return plan_study(name, chosen, rates, seeds, points, quick, whole_test)
+    if not vary: return plan_study(name, chosen, rates, seeds, points or 0, quick, whole_test)
     if name in STUDIES: raise InputError(f"--vary makes a study of your own: give it another name than {name}")
-    arms = grid_arms(check_methods([part.strip() for part in methods.split(",")]), grid(vary), points, rates)
+    arms = grid_arms(check_methods([part.strip() for part in methods.split(",")]), grid(vary), points or 1, rates)
     return Study(name, arms, quick_settings(chosen) if quick else chosen, seeds or (chosen.seed,), base_rates=rates)
 
 # %% ../nbs/engine/cli.ipynb #5ece935f
-StudyName = Annotated[str, typer.Argument(help="learning-rate, verdict, targets, labels, truncation, cost, calibration, "
-                                               "traps, or a name for --vary")]
+StudyName = Annotated[str, typer.Argument(help="pooling, learning-rate, verdict, warmup, targets, labels, truncation, cost, "
+                                               "calibration, traps, or a name for --vary")]
 Vary = Annotated[Optional[list[str]], typer.Option(help="a grid of your own; may be repeated; + joins the parts of one value",
                                                    metavar="NAME=A,B")]
 GridMethods = Annotated[str, typer.Option(help="methods of a grid of your own", metavar="")]
@@ -222,7 +223,10 @@ Quick = Annotated[bool, typer.Option("--quick", help="a handful of rows and one 
 List = Annotated[bool, typer.Option("--list", help="print a command per open run and do nothing")]
 Only = Annotated[Optional[str], typer.Option("--run", help="do only the run with this id", metavar="ID")]
 Retry = Annotated[bool, typer.Option("--retry", help="do failed runs again (those that ran out of memory, say)")]
-Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker", metavar="")]
+Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker", metavar="",
+                                                show_default="those of a begun study, else 1")]
+Points = Annotated[Optional[int], typer.Option(min=1, help="learning rates per method", metavar="",
+                                               show_default="6 for learning-rate, 3 for pooling, else 1")]
 
 # %% ../nbs/engine/cli.ipynb #0edd05a2
 def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, only: str | None):
@@ -236,6 +240,17 @@ def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, on
     run_study(plan, out, say, only=only)
     print(write_report(out))
 
+# %% ../nbs/engine/cli.ipynb #41c7571c
+def _portable(chosen: Settings, threads: int | None, out: Path) -> Settings:
+    "On a processor a study keeps number format and threads of its plan; a new one takes what every machine has: fp32, one thread"
+    import torch
+    from sentiment_nbdev.study import PLAN, read_study
+    if choose_device(chosen).type != "cpu": return chosen
+    begun = read_study(out) if (out/PLAN).is_file() and any((out/"records").glob("*.json")) else None
+    torch.set_num_threads(threads or (begun.threads if begun else 0) or 1)
+    if chosen.precision != "auto" or begun and begun.settings.precision == "auto" and not begun.precision: return chosen
+    return change_settings(chosen, precision=begun.precision if begun and begun.precision else "fp32")
+
 # %% ../nbs/engine/cli.ipynb #bce43b05
 @app.command(epilog="Example: sentiment study learning-rate --data my-reviews.csv --max-length 256")
 def study(
@@ -244,7 +259,7 @@ def study(
     n_train: NTrain = None, n_validation: NValidation = None, n_test: NTest = None,
     max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
     plain: Plain = False, set_: Set = None, vary: Vary = None, methods: GridMethods = "lora,full",
-    points: _whole_number(1, "learning rates per method") = 5, quick: Quick = False, list_: List = False, run: Only = None,
+    points: Points = None, quick: Quick = False, list_: List = False, run: Only = None,
     threads: Threads = None, retry: Retry = False, out: _out_flag("results/NAME") = None):
     "Work on a grid of runs, alone or beside others; what is done stays done."
     named = [parse_value("seed", seed) for seed in seed_list(seeds) if seed]
@@ -252,10 +267,9 @@ def study(
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs,
                              seed=str(named[0]) if named else None)
     quiet_libraries(terminal=False)
-    import torch
     from sentiment_nbdev.study import SOURCE
-    if threads: torch.set_num_threads(threads)
     out = out or Path("results")/(SOURCE.get(name, name) + "-quick" * quick)
+    chosen = _portable(chosen, threads, out)
     plan = _planned_study(name, chosen, out, tuple(named), vary or [], methods, points, quick, n_test is None)
     _work_on(plan, out, ctx.obj, retry, list_, run)
 

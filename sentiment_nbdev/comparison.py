@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 from .files import InputError, check_folder
-from .settings import METHODS, Settings
+from .settings import COMPARED, METHODS, TRAINED, Settings
 from .models import load_encoder
 from .lora import check_targets
 from .runs import trial_rates
-from .study import (PLAN, RATES, Study, drop_failed, method_arms, run_study, shared_rows, with_conditions,
+from .study import (PLAN, Study, drop_failed, method_arms, run_study, shared_rows, with_conditions,
                                    write_study)
 from .reports import write_report
 
@@ -33,12 +33,12 @@ def check_methods(
 # %% ../nbs/10_comparison.ipynb #4efc4599
 def plan_comparison(
     settings: Settings,
-    methods: tuple = METHODS,
+    methods: tuple = COMPARED,
     seeds: tuple | None = None,   # None takes the settings' seed
 ) -> Study:
     "One arm per method; the first seed tries the learning rates, all seeds run at the best one"
     seeds = tuple(seeds or (settings.seed,))
-    rates = {method: tuple(trial_rates(getattr(settings, f"lr_{method}"), settings.lr_trials)) for method in RATES}
+    rates = {method: tuple(trial_rates(getattr(settings, f"lr_{method}"), settings.lr_trials)) for method in TRAINED}
     return Study("comparison", method_arms(check_methods(methods), rates), replace(settings, seed=seeds[0]), seeds,
                  trial_seeds=1, keep_models=True)
 
@@ -46,7 +46,7 @@ def plan_comparison(
 def compare(
     settings: Settings,
     out: str | Path,              # The folder for models, records and report; one comparison per folder
-    methods: tuple = METHODS,
+    methods: tuple = COMPARED,
     seeds: tuple | None = None,   # None takes the settings' seed
     log: Callable = lambda line: None, # Gets one line per finished run
 ) -> str:                         # The report

@@ -44,7 +44,8 @@ def stacked_axes(
     return figure, list(axes[:, 0])
 
 # %% ../nbs/engine/pictures.ipynb #6556b157
-STYLE = dict(bow=("#bbbbbb", ":", "D"), probe=("#ccbb44", "-.", "^"), lora=("#ee6677", "--", "s"), full=("#4477aa", "-", "o"))
+STYLE = dict(bow=("#bbbbbb", ":", "D"), probe=("#ccbb44", "-.", "^"), bitfit=("#228833", (0, (1, 1)), "v"),
+             last2=("#aa3377", (0, (5, 1)), "P"), lora=("#ee6677", "--", "s"), full=("#4477aa", "-", "o"))
 
 # %% ../nbs/engine/pictures.ipynb #59c5a3a2
 TINTS = ("#4477aa55", "#ccbb4455", "#22883355", "#ee667755") # colour and opacity, readable on light and dark pages

@@ -96,7 +96,8 @@ def public_settings(
     return payload
 
 # %% ../nbs/engine/records.ipynb #cb0c7a1c
-FIRST_VERSION = dict(warmup=0.0, lora_scaling="alpha/r") # what runs did before these were settings
+FIRST_VERSION = dict(warmup=0.0, lora_scaling="alpha/r", pooling="cls", bow_reads="whole", train_seed=0, group_column="")
+# what runs did before these were settings
 
 def written_settings(
     payload: dict, # Settings from a card, a plan or a record

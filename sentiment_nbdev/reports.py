@@ -22,13 +22,13 @@ import numpy as np
 import pandas as pd
 from .files import InputError, write_atomically
 from .pictures import STYLE, in_our_look, new_axes, stacked_axes
-from .settings import METHODS
+from .settings import COMPARED, METHODS, TRAINED
 from .models import ParameterCount, plot_trainable
 from .metrics import wilson_interval
 from .evidence import MethodDifference, holm, method_difference, rows_needed, verdict
 from .records import RunRecord, read_record, write_record, written_settings
 from .training import plot_losses
-from .study import (PLAN, RATES, Arm, ArmRuns, Study, at_edge, check_same_rows, count_done, method_arms,
+from .study import (PLAN, Arm, ArmRuns, Study, at_edge, check_same_rows, count_done, method_arms,
                                    read_arm, read_study, study_size)
 
 # %% ../nbs/engine/reports.ipynb #bd8d6f04
@@ -131,11 +131,19 @@ def _texts(record: RunRecord) -> str:
     rows = record.rows["test"]
     return rows["texts_sha256"] if "texts_sha256" in rows else rows["sha256"]
 
+def _drawn(record: RunRecord) -> str:
+    "What identifies the training rows of a run"
+    return record.rows.get("train", {}).get("sha256", "")
+
 def pair_runs(a: list[RunRecord], b: list[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
-    "Records of the same seed on the same test rows; a run without randomness meets every seed of the other"
-    def of(runs, seed): return next((r for r in runs if r.method not in RATES or r.settings["seed"] == seed), None)
-    pairs = [(of(a, seed), of(b, seed)) for seed in sorted({r.settings["seed"] for r in a + b})]
-    return [(x, y) for x, y in pairs if x and y and _texts(x) == _texts(y)]
+    "Records of the same seed on the same test rows; a run without randomness meets every seed that has its training rows"
+    def partner(runs, other):
+        same = [r for r in runs if r.settings["seed"] == other.settings["seed"]]
+        fixed = [r for r in runs if r.method not in TRAINED and _drawn(r) == _drawn(other)]
+        return next(iter(same + fixed), None)
+    pairs = [(x, partner(b, x)) for x in a] + [(partner(a, y), y) for y in b]
+    kept = {(id(x), id(y)): (x, y) for x, y in pairs if x and y and _texts(x) == _texts(y)}
+    return sorted(kept.values(), key=lambda pair: max(r.settings["seed"] for r in pair))
 
 # %% ../nbs/engine/reports.ipynb #e1c27d2a
 @dataclass(frozen=True)
@@ -210,7 +218,7 @@ def _unplanned(folder: Path) -> Results:
     if len({_texts(r) for r in tested}) > 1:
         raise InputError(f"{folder} holds runs on different test rows: run them again together")
     records.sort(key=lambda r: r.settings["seed"])
-    rates = {r.method: tuple(trial["lr"] for trial in r.trials) or (r.lr,) for r in records if r.method in RATES and r.lr}
+    rates = {r.method: tuple(trial["lr"] for trial in r.trials) or (r.lr,) for r in records if r.method in TRAINED and r.lr}
     arms = method_arms({r.method for r in records}, rates)
     seeds = tuple(sorted({r.settings["seed"] for r in records}))
     runs = [[r for r in records if r.method == arm.method] for arm in arms]
@@ -224,7 +232,7 @@ def read_results(
     folder = Path(folder)
     if not (folder/PLAN).is_file(): return _unplanned(folder)
     study = read_study(folder)
-    return Results(study, [read_arm(study, arm, folder) for arm in study.arms], study_size(study) - count_done(study, folder))
+    return Results(study, [read_arm(study, arm, folder) for arm in study.arms], study_size(study, folder) - count_done(study, folder))
 
 # %% ../nbs/engine/reports.ipynb #3593c154
 def _shown(value: float | None, pattern: str, scale: float = 1) -> str:
@@ -332,7 +340,7 @@ def plot_comparison(results: Results):
 def _look(method: str) -> dict:
     "How a method is drawn: colour, line and marker"
     color, line, marker = STYLE[method]
-    return dict(fmt=line, marker=marker, color=color)
+    return dict(linestyle=line, marker=marker, color=color)
 
 def _reach(middle, ends) -> list:
     "How far the ends of intervals (shares of 1) lie below and above the middles (per cent)"
@@ -354,7 +362,7 @@ def _draw_rates(summary: ArmSummary, offset: float, ax):
 def plot_rates(summaries: list[ArmSummary], ax=None):
     "Validation accuracy by learning rate: mean of the seeds, 95 % interval over the rows, each seed a small mark"
     ax = new_axes(ax)
-    for summary, offset in zip(summaries, (0.95, 1.05)): _draw_rates(summary, offset, ax)
+    for summary, offset in zip(summaries, np.linspace(0.95, 1.05, len(summaries))): _draw_rates(summary, offset, ax)
     n = max((trial.n for summary in summaries for trial in summary.rates.values()), default=0)
     ax.axvline(ORIGINAL_RATE, color="gray", lw=1, ls=":", label="the original's rate")
     ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel=f"validation accuracy, %\n(n = {n:,}, 95 % interval)")
@@ -375,7 +383,7 @@ def _draw_sizes(results: Results, method: str, offset: float, ax):
 def plot_sizes(results: Results, ax=None):
     "Test accuracy by the number of training rows, one line per method, 95 % intervals over the test rows"
     ax = new_axes(ax)
-    for method, offset in zip(STYLE, (0.94, 0.98, 1.02, 1.06)): _draw_sizes(results, method, offset, ax)
+    for method, offset in zip(COMPARED, (0.94, 0.98, 1.02, 1.06)): _draw_sizes(results, method, offset, ax)
     ticks = sorted({arm.changes["n_train"] for arm in results.study.arms if "n_train" in arm.changes})
     n = next((s.scores.n for s in results.summaries if s.scores), 0)
     ax.set(xscale="log", xlabel="training rows (log scale)", ylabel=f"test accuracy, %\n(n = {n:,}, 95 % interval)")
@@ -429,7 +437,7 @@ def _length_figure(results: Results):
 def _draw_reliability(record: RunRecord, bins: list[dict], label: str, filled: bool, ax):
     "The bins of one record; those with fewer than ten rows are left out"
     enough, look = [b for b in bins if b["n"] >= 10], _look(record.method)
-    ax.plot([b["confidence"] for b in enough], [b["accuracy"] for b in enough], look["fmt"] if filled else "",
+    ax.plot([b["confidence"] for b in enough], [b["accuracy"] for b in enough], linestyle=look["linestyle"] if filled else "-",
             marker=look["marker"], color=look["color"], mfc=look["color"] if filled else "none", label=label)
 
 @in_our_look
@@ -537,7 +545,7 @@ def how_measured(results: Results) -> list[str]:
     lines = _plan_sentences(study) + [f"Machine: {machine}." for machine in sorted({_machine(r) for r in made})]
     if len(formats) > 1: lines.append(f"Not every run computed in the same number format: {', '.join(formats)}.")
     lines += _load_sentences(made)
-    if results.left: lines.append(f"Unfinished: {results.left} of {study_size(study)} runs are still to be done.")
+    if results.left: lines.append(f"Unfinished: {results.left} of {len(results.records) + results.left} runs are still to be done.")
     if study.settings.data == "corpus":
         lines.append("The corpus is synthetic, so these accuracies say nothing about real reviews.")
     return lines
@@ -545,7 +553,9 @@ def how_measured(results: Results) -> list[str]:
 # %% ../nbs/engine/reports.ipynb #a69222f0
 QUESTIONS = {
     "comparison": "The same rows, seeds and budget for every method: which one is right most often, and what does it cost?",
+    "pooling": "Should the head read the mean over the tokens, or the encoder's own summary?",
     "learning-rate": "Which learning rate does each method need, and what happens beside it?",
+    "warmup": "What does warm-up do at a good rate, and at four times it?",
     "verdict": "Is LoRA as good as full fine-tuning?",
     "targets": "Which layers should get an update, and of which rank?",
     "labels": "How many labelled reviews does each method need?",

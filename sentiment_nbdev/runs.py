@@ -22,8 +22,8 @@ from torch import nn
 from .files import InputError, check_folder, folder_lock, write_seen
 from .settings import Settings, change_settings, choose_device
 from .data import load_reviews
-from .tokenization import load_tokenizer, tokenize_reviews
-from .models import find_head, load_encoder
+from .tokenization import load_tokenizer, seen_texts, tokenize_reviews
+from .models import choose_pooling, choose_trainable, find_head, load_encoder
 from .fast_path import make_quick
 from .metrics import calibrate, score_logits
 from .records import (Cost, PeakMemory, RunRecord, describe_environment, describe_rows, public_settings,
@@ -119,8 +119,10 @@ def run_bow(
     "TF-IDF of words and word pairs, and logistic regression"
     start, labels = time.perf_counter(), {name: np.array(split["label"]) for name, split in rows.reviews.items()}
     with PeakMemory(choose_device(replace(settings, device="cpu"))) as peak:
-        tfidf = fit_tfidf(rows.reviews["train"]["text"][:])
-        features = {name: tfidf.transform(list(split["text"])) for name, split in rows.reviews.items()}
+        texts = {name: list(split["text"]) for name, split in rows.reviews.items()}
+        if settings.bow_reads == "seen": texts = {name: seen_texts(part, rows.tokenizer) for name, part in texts.items()}
+        tfidf = fit_tfidf(texts["train"])
+        features = {name: tfidf.transform(part) for name, part in texts.items()}
         fit = fit_logistic(features, labels)
     seconds, size = time.perf_counter() - start, fit.coef_.size + fit.intercept_.size
     scored = [(fit.predict_log_proba(features[name]), labels[name]) for name in ("validation", "test")]
@@ -133,18 +135,20 @@ def run_bow(
 
 # %% ../nbs/engine/runs.ipynb #3a4a774b
 def train_method(
-    method: str,         # probe, lora or full
+    method: str,         # probe, bitfit, last2, lora or full
     rows: Rows,
     settings: Settings,
     checkpoints: Path | None = None, # Train safely, with checkpoints here
 ) -> tuple:              # (model, record without test metrics, fingerprint of the encoder)
     "A fresh encoder, trained by one method"
+    settings = replace(settings, pooling=choose_pooling(method, settings))
     model = load_encoder(settings)
     sha256 = weights_sha256(model)
     if method == "probe": return model, fit_probe(model, rows.tokens, rows.tokenizer, settings), sha256
     if method == "lora":
         settings = replace(settings, lora_targets=lora_targets(model, settings))     # as this architecture calls them
         model = add_lora(model, settings)
+    else: choose_trainable(model, method)
     if checkpoints:
         return model, train_safely(model, rows.tokens, rows.tokenizer, settings, method, checkpoints), sha256
     return model, fine_tune(model, rows.tokens, rows.tokenizer, settings, method), sha256
@@ -189,6 +193,7 @@ def save_run(
     folder: Path,       # Where the model goes
 ) -> int:               # Bytes of the saved weights
     "Save an adapter for LoRA, a whole model otherwise"
+    settings = replace(settings, pooling=choose_pooling(method, settings))
     if method == "lora": save_adapter(model, folder, settings, sha256, rows.tokenizer)
     else: save_classifier(model, rows.tokenizer, folder, settings, sha256, kind=method)
     write_seen(folder, [*rows.reviews["train"]["text"], *rows.reviews["validation"]["text"]])

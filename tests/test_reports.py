@@ -1,15 +1,15 @@
 """Reports of studies whose runs went well, badly, or not at all: made-up records, nothing is trained."""
-import json
+import json, re
 from dataclasses import replace
 
 import pytest
 from sentiment_nbdev.metrics import Calibration
 from sentiment_nbdev.reports import add_record, beats_majority, read_results, write_report
 from sentiment_nbdev.files import InputError
-from sentiment_nbdev.settings import Settings
+from sentiment_nbdev.settings import TRAINED, Settings
 from sentiment_nbdev.study import (Arm, Conditions, Run, Study, encoder_fingerprint, open_commands, try_run, with_conditions,
                                     best_rates, check_plan, chosen_rate, drop_failed, test_runs as final_runs,
-                                   fitting_sizes, known_rates, open_runs, plan_study, rate_arms, record_file, trial_runs, write_study)
+                                   fitting_sizes, known_rates, open_runs, plan_study, rate_arms, rate_grid, record_file, trial_runs, write_study)
 from sentiment_nbdev.records import Cost, RunRecord, write_record
 
 SETTINGS = Settings(n_train=100, n_validation=50, n_test=200)
@@ -65,20 +65,21 @@ def test_an_arm_that_lost_every_seed_stays_in_the_table(tmp_path):
 def test_failed_trials_choose_nothing_and_do_not_break_the_report(tmp_path):
     study = Study("learning-rate", rate_arms(2), SETTINGS, seeds=(1,), test=False)
     page = fill(study, tmp_path, lambda run: record(run, status="failed", error="out of memory") if run.method == "lora" else record(run))
-    assert chosen_rate(study, study.arms[1], tmp_path) is None and chosen_rate(study, study.arms[0], tmp_path) is not None
-    assert "lora: best so far" in page and "| lora  |" in page
+    by_name = {arm.name: arm for arm in study.arms}
+    assert chosen_rate(study, by_name["lora"], tmp_path) is None and chosen_rate(study, by_name["full"], tmp_path) is not None
+    assert "lora: best so far" in page and re.search(r"\| lora +\|", page)
 
 
 def test_a_method_that_always_diverges_has_no_best_rate(tmp_path):
     study = Study("learning-rate", rate_arms(2), SETTINGS, seeds=(1,), test=False)
     fill(study, tmp_path/"learning-rate", lambda run: record(run, status="diverged"))
-    assert best_rates(SETTINGS, tmp_path/"learning-rate") == dict(full=SETTINGS.lr_full, lora=SETTINGS.lr_lora)
+    assert best_rates(SETTINGS, tmp_path/"learning-rate") == {m: getattr(SETTINGS, f"lr_{m}") for m in TRAINED}
 
 
 @pytest.mark.parametrize("changed", [dict(epochs=9), dict(lora_r=16), dict(n_train=99), dict(lr_lora=0.5)])
 def test_rates_carry_over_to_the_same_settings_only(tmp_path, changed):
     fill(Study("learning-rate", rate_arms(2), SETTINGS, seeds=(1,), test=False), tmp_path/"learning-rate", record)
-    assert best_rates(replace(SETTINGS, seed=7, n_test=9), tmp_path/"learning-rate")["lora"] in (1e-4, 1e-2)
+    assert best_rates(replace(SETTINGS, seed=7, n_test=9), tmp_path/"learning-rate")["lora"] in rate_grid("lora", 2)
     other = replace(SETTINGS, **changed)
     assert best_rates(other, tmp_path/"learning-rate")["lora"] == other.lr_lora
 
@@ -195,3 +196,32 @@ def test_added_records_do_not_spoil_a_table(tmp_path):
     write_record(record(run, 0.5), tmp_path/"again.json")
     with pytest.raises(InputError, match="another run"): add_record(tmp_path/"again.json", tmp_path)
     assert sorted(folder.rglob("*")) == before
+
+
+def test_an_arm_whose_best_rate_is_the_last_one_tries_one_more(tmp_path):
+    study = Study("learning-rate", (Arm("full", "full", {}, (1e-5, 2e-5, 4e-5)),), SETTINGS, seeds=(1,), test=False, extend=True)
+    write_study(study, tmp_path)
+    best = dict(zip((1e-5, 2e-5, 4e-5, 8e-5, 1.6e-4), (0.6, 0.7, 0.8, 0.9, 0.8)))
+    while todo := open_runs(study, tmp_path):
+        for run in todo: write_record(record(run, best[run.settings.lr_full]), record_file(run, tmp_path))
+    assert chosen_rate(study, study.arms[0], tmp_path) == 8e-5 and len(trial_runs(study, tmp_path)) == 5
+    summary = read_results(tmp_path).summaries[0]
+    assert list(summary.rates) == ["1e-05", "2e-05", "4e-05", "8e-05", "0.00016"] and not summary.edge
+
+
+def test_each_seed_draws_its_own_training_rows_and_the_first_those_of_the_sample():
+    study = plan_study("verdict", SETTINGS, dict(bitfit=1e-3, last2=1e-4, full=5e-5, lora=1e-3), seeds=(42, 43), whole_test=False)
+    runs = {arm.name: [study.run(arm, seed, arm.rates[0] if arm.rates else None, True) for seed in study.seeds_of(arm)] for arm in study.arms}
+    assert [run.settings.train_seed for run in runs["full"]] == [0, 43] == [run.settings.train_seed for run in runs["bow"]]
+    assert len({run.id for several in runs.values() for run in several}) == 7 * 2
+
+
+def test_pairs_share_their_training_rows(tmp_path):
+    "A bag of words without randomness meets every seed of the others, but not when those had other training rows"
+    arms = Arm("bow", "bow", against="full"), TWO[1]
+    for draws, seeds in ((False, 3), (True, 3)):
+        study = Study("verdict", arms, SETTINGS, seeds=(42, 43, 44), draws=draws)
+        fill(study, tmp_path/str(draws), record)
+        assert len(read_results(tmp_path/str(draws)).differences) == 1
+        assert read_results(tmp_path/str(draws)).differences[0].result.seeds == seeds
+        assert len(read_results(tmp_path/str(draws)).arm("bow").tests) == (3 if draws else 1)
