@@ -7,10 +7,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/reports.html.md""
 # %% auto #0
 __all__ = ['ORIGINAL_RATE', 'QUESTIONS', 'beats_majority', 'RateTrial', 'rate_trials', 'Scores', 'score_runs', 'ArmSummary',
            'arm_summary', 'pair_runs', 'ArmDifference', 'compare_arms', 'Results', 'read_results', 'markdown_table',
-           'rates_table', 'arms_table', 'cost_table', 'calibration_table', 'plot_accuracy', 'plot_comparison',
-           'plot_rates', 'plot_sizes', 'plot_by_length', 'length_table', 'plot_reliability', 'plot_epochs',
-           'ratio_sentence', 'rate_sentences', 'power_sentence', 'how_measured', 'draw_results', 'results_summary',
-           'write_report', 'slug', 'index_numbers', 'report_all', 'add_record']
+           'rates_table', 'arms_table', 'cost_table', 'bins_sentence', 'calibration_table', 'plot_accuracy',
+           'plot_comparison', 'plot_rates', 'plot_sizes', 'plot_by_length', 'length_table', 'plot_reliability',
+           'plot_epochs', 'ratio_sentence', 'rate_sentences', 'power_sentence', 'how_measured', 'draw_results',
+           'results_summary', 'write_report', 'slug', 'index_numbers', 'report_all', 'add_record']
 
 # %% ../nbs/engine/reports.ipynb #4b1690de
 import json, re
@@ -81,11 +81,18 @@ class Scores:
     temperature: float | None     # None where records are older than the scaling
     nll_calibrated: float | None
     ece_calibrated: float | None
+    brier: float | None = None    # None where records are older than this score
+    brier_calibrated: float | None = None
+    binning: str = "equal width"  # Kind of the bins of the ECE
 
 # %% ../nbs/engine/reports.ipynb #abf7407d
 def _mean(values: list) -> float | None:
     "The mean; None when a value is missing"
     return None if None in values or not values else float(np.mean(values))
+
+def _binning(records: list[RunRecord]) -> str:
+    "Over which bins the ECE of these runs was taken; records without calibration are of the first version"
+    return " and ".join(sorted({r.calibration.binning if r.calibration else "equal width" for r in records}))
 
 def score_runs(
     records: list[RunRecord], # All seeds of one arm
@@ -104,7 +111,9 @@ def score_runs(
         tokens_per_second=_mean([c.tokens_per_second for c in costs]),
         peak_memory_bytes=min(c.peak_memory_bytes for c in costs), artefact_bytes=first.cost.artefact_bytes,
         temperature=_mean([c.temperature for c in scaled]), nll_calibrated=_mean([c.nll for c in scaled]),
-        ece_calibrated=_mean([c.ece for c in scaled]))
+        ece_calibrated=_mean([c.ece for c in scaled]),
+        brier=_mean([r.test.get("brier") for r in records]), brier_calibrated=_mean([c.brier for c in scaled]),
+        binning=_binning(records))
 
 # %% ../nbs/engine/reports.ipynb #13994f6c
 @dataclass(frozen=True)
@@ -285,13 +294,28 @@ def cost_table(
         lines.append(line | {"saved MB": _shown(scores.artefact_bytes, "{:.2f}", 1e-6)})
     return markdown_table(lines)
 
+# %% ../nbs/engine/reports.ipynb #3ab9c6d1
+def _calibration_line(name: str, scores: Scores, brier: bool) -> dict:
+    "A line of `calibration_table`"
+    before = {"NLL": f"{scores.nll:.3f}", "Brier": _shown(scores.brier, "{:.3f}"), "ECE": f"{scores.ece:.3f}"}
+    after = {"NLL after": scores.nll_calibrated, "Brier after": scores.brier_calibrated, "ECE after": scores.ece_calibrated}
+    line = before | {"temperature": _shown(scores.temperature, "{:.2f}")} | {k: _shown(v, "{:.3f}") for k, v in after.items()}
+    return {"arm": name} | {key: text for key, text in line.items() if brier or "Brier" not in key}
+
+def bins_sentence(summaries: list[ArmSummary]) -> str:
+    "Which bins the ECE of which arm was taken over"
+    kinds: dict[str, list[str]] = {}
+    for s in summaries:
+        if s.scores: kinds.setdefault(s.scores.binning, []).append(s.name)
+    whose = {kind: f" ({', '.join(names)})" * (len(kinds) > 1) for kind, names in kinds.items()}
+    return "ECE over ten bins of " + "; over ten bins of ".join(f"{kind}{whose[kind]}" for kind in kinds) + "."
+
 def calibration_table(summaries: list[ArmSummary]) -> str:
-    "NLL and ECE on the test rows before and after temperature scaling, as a markdown table"
+    "NLL, Brier score (where records have it) and ECE before and after temperature scaling, and which bins, as markdown"
     tested = [(s.name, s.scores) for s in summaries if s.scores]
-    return markdown_table([{
-        "arm": name, "NLL": f"{scores.nll:.3f}", "ECE": f"{scores.ece:.3f}",
-        "temperature": _shown(scores.temperature, "{:.2f}"), "NLL after": _shown(scores.nll_calibrated, "{:.3f}"),
-        "ECE after": _shown(scores.ece_calibrated, "{:.3f}")} for name, scores in tested])
+    brier = any(scores.brier is not None for _, scores in tested)
+    table = markdown_table([_calibration_line(name, scores, brier) for name, scores in tested])
+    return f"{table}\n\n{bins_sentence(summaries)}"
 
 # %% ../nbs/engine/reports.ipynb #8be569a1
 @in_our_look

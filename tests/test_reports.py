@@ -46,6 +46,15 @@ def test_a_large_difference_is_called_one(tmp_path):
     assert "lora lower than full by 35.0 points" in page and "35.0" in page
 
 
+def test_old_and_new_bins_are_told_apart(tmp_path):
+    def make(run):
+        made = record(run)
+        return made if run.method == "full" else replace(made, calibration=replace(made.calibration, brier=0.2, brier_raw=0.3, binning="equal counts"), test=made.test | dict(brier=0.3))
+    page = fill(Study("verdict", TWO, SETTINGS, seeds=(1,)), tmp_path, make)
+    assert "ECE over ten bins of equal counts (lora); over ten bins of equal width (full)." in page and "Brier after" in page
+    assert "Brier" not in fill(Study("verdict", TWO, SETTINGS, seeds=(1,)), tmp_path/"old", record)
+
+
 def test_a_single_seed_needs_mcnemar_too(tmp_path):
     page = fill(Study("verdict", TWO, SETTINGS, seeds=(1,)), tmp_path, lambda run: record(run, 0.9 if run.method == "lora" else 0.92))
     assert "no difference shown" in page and "McNemar" in page and "one seed" in page
