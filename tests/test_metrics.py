@@ -1,4 +1,4 @@
-"""Scores against other implementations, error messages, and the error rates the paired test promises."""
+"""Scores against other implementations, and error messages."""
 import warnings
 
 import numpy as np
@@ -9,7 +9,6 @@ from sklearn.metrics import brier_score_loss, f1_score, log_loss
 from transformers import EvalPrediction
 from sentiment_nbdev.metrics import (Calibration, SentimentMetric, calibrate, compute_metrics, expected_calibration_error, label_scores, reliability_bins,
                                      score_logits, wilson_interval)
-from sentiment_nbdev.evidence import paired_difference, verdict
 from sentiment_nbdev.files import InputError
 
 
@@ -115,32 +114,6 @@ def test_the_callback_is_flat_and_takes_tuples():
     logits, labels = made_up(50, 2)
     scores = compute_metrics(EvalPrediction(predictions=(logits.astype(np.float32), None), label_ids=labels))
     assert list(scores) == ["accuracy", "f1", "mcc", "nll", "ece", "brier"] and {type(v) for v in scores.values()} == {float}
-
-
-def test_paired_difference_is_antisymmetric_and_repeatable():
-    rng = np.random.default_rng(0)
-    a, b = rng.random(400) < 0.8, rng.random(400) < 0.9
-    one, other = paired_difference(a, b), paired_difference(b, a)
-    assert one == paired_difference(a, b)
-    assert one.difference == -other.difference and one.mcnemar_p == other.mcnemar_p
-    assert one.low == pytest.approx(-other.high, abs=0.005)
-    assert verdict(one, "full", "LoRA").startswith("LoRA higher than full by ")
-    assert verdict(other, "full", "LoRA").startswith("LoRA lower than full by ")
-    assert "90 % interval" in verdict(paired_difference(a, b, level=0.9), "full", "LoRA")
-
-
-def test_equal_models_are_rarely_called_different():
-    rng = np.random.default_rng(0)
-    found = [not verdict(paired_difference(rng.random(200) < 0.9, rng.random(200) < 0.9), "A", "B").startswith("no difference") for _ in range(100)]
-    assert sum(found) <= 9
-
-
-@pytest.mark.parametrize("n", [1, 2, 1000])
-def test_degenerate_pairs(n):
-    same, opposite = paired_difference([1] * n, [1] * n), paired_difference([0] * n, [1] * n)
-    assert verdict(same, "A", "B").startswith("no difference") and -1 <= same.low < 0 < same.high <= 1
-    assert verdict(opposite, "A", "B").startswith("B higher") == (n > 5)
-    assert all(np.isfinite([r.low, r.high, r.difference, r.mcnemar_p]).all() for r in (same, opposite))
 
 
 def test_it_joins_with_other_metrics():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from sentiment_nbdev.metrics import Calibration
-from sentiment_nbdev.reports import add_record, beats_majority, read_results, write_report
+from sentiment_nbdev.reports import add_record, beats_majority, compare_arms, read_results, write_report
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
 from sentiment_nbdev.study import (Arm, Conditions, Run, Study, encoder_fingerprint, open_commands, try_run, with_conditions,
@@ -44,6 +44,22 @@ def fill(study, out, make):
 def test_a_large_difference_is_called_one(tmp_path):
     page = fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2, 3)), tmp_path, lambda run: record(run, 0.6 if run.method == "lora" else 0.95))
     assert "lora lower than full by 35.0 points" in page and "35.0" in page
+
+
+def test_equal_arms_are_called_equivalent_where_rows_are_enough(tmp_path):
+    "And the index of numbers has the p-values; Holm's correction goes over both families of tests"
+    page = fill(Study("verdict", TWO, replace(SETTINGS, n_test=2000), seeds=(1, 2)), tmp_path, record)
+    assert "lora against full (rows and seeds): lora equivalent to full within ±1 point (95 % interval" in page
+    [pair] = json.loads((tmp_path/"summary.json").read_text())["comparisons"]
+    assert pair["equivalence_holm"] == pair["result"]["equivalence_p"] < 0.05 and pair["result"]["margin"] == 0.01
+    [wide] = compare_arms(read_results(tmp_path).arms, margin=0.0001)
+    assert "no difference shown" in wide.sentence and wide.result.margin == 0.0001
+
+
+def test_tables_say_which_interval_is_which(tmp_path):
+    page = fill(Study("verdict", TWO, SETTINGS, seeds=(1,)), tmp_path/"one", record)
+    assert "of a difference over rows, one seed." in page and "| 1 run |" in page.replace("  ", " ").replace("  ", " ") and "(1)" not in page
+    assert "of a difference over rows and seeds." in fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2)), tmp_path/"two", record)
 
 
 def test_old_and_new_bins_are_told_apart(tmp_path):
