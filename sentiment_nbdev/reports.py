@@ -161,6 +161,11 @@ def _sentence(result: MethodDifference, p: float, equivalence: float, a: str, b:
     "The verdict in words, and what its interval is over"
     return f"{b} against {a} ({result.over}): {verdict(result, a, b, p, equivalence)}"
 
+def _groups(pairs: list[tuple[RunRecord, RunRecord]]) -> list[int] | None:
+    "The group of each test row, if all runs know the same ones"
+    known = [record.rows["test"].get("groups") for pair in pairs for record in pair]
+    return known[0] if all(groups == known[0] for groups in known) else None
+
 def compare_arms(
     arms: list[ArmRuns],
     margin: float = 0.01, # A smaller difference counts as none
@@ -171,7 +176,7 @@ def compare_arms(
         if arm.against == arm.name or arm.against not in tests: continue
         pairs = pair_runs(tests[arm.against], tests[arm.name])
         a, b = [a.correct for a, _ in pairs], [b.correct for _, b in pairs]
-        if pairs: results[arm.name, arm.against] = method_difference(a, b, margin=margin)
+        if pairs: results[arm.name, arm.against] = method_difference(a, b, margin=margin, groups=_groups(pairs))
     p_values = holm([result.p for result in results.values()])
     equivalences = holm([result.equivalence_p for result in results.values()])
     return [ArmDifference(name, reference, result, p, _sentence(result, p, equivalence, reference, name), equivalence)

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 from scipy.stats import t as student
-from sentiment_nbdev.evidence import equivalence_p, method_difference, paired_difference, verdict
+from sentiment_nbdev.evidence import by_group, equivalence_p, method_difference, paired_difference, standard_errors, verdict
 from sentiment_nbdev.files import InputError
 
 
@@ -77,3 +77,46 @@ def test_a_correction_takes_either_verdict_back():
     result = paired_difference(a[0], b[0])
     assert verdict(result, "A", "B", p=0.2, equivalence=0.2).startswith("no difference shown (") and "p = 0.20 after Holm" in verdict(result, "A", "B", p=0.2, equivalence=0.2)
     assert verdict(result, "A", "B", p=0.2, equivalence=0.001).startswith("B equivalent to A within")
+
+
+def filmed(rng, films=60, size=20, seeds=1, spread=0.3):
+    "Two equal methods; the reviews of one film favour A or B together"
+    groups = np.repeat(np.arange(films), size)
+    lean = rng.normal(0, spread, films)[groups]
+    return [rng.random((seeds, len(groups))) < 0.7 + side * lean / 2 for side in (-1, 1)], groups
+
+
+def test_groups_of_one_row_change_nothing():
+    (a, b), groups = filmed(np.random.default_rng(0), seeds=3)
+    alone, other = method_difference(a, b), method_difference(a, b, groups=np.random.default_rng(1).permutation(len(groups)))
+    for name in ("difference", "low", "high", "errors", "p", "equivalence_p", "per_seed"): assert getattr(other, name) == pytest.approx(getattr(alone, name))
+    assert (alone.groups, other.groups, other.n) == (None, len(groups), len(groups))
+    assert paired_difference(a[0], b[0], groups=range(len(groups))).low == pytest.approx(paired_difference(a[0], b[0]).low)
+
+
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_cluster_errors_agree_with_statsmodels(seeds):
+    import statsmodels.api as sm
+    (a, b), groups = filmed(np.random.default_rng(0), seeds=seeds)
+    keep = np.random.default_rng(1).random(len(groups)) < 0.6            # groups of different sizes
+    d = (b * 1.0 - a)[:, keep]
+    fit = sm.OLS(d.mean(axis=0), np.ones(keep.sum())).fit(cov_type="cluster", cov_kwds=dict(groups=groups[keep]))
+    assert standard_errors(d, groups[keep])[0] == pytest.approx(fit.bse[0])
+    assert by_group(d, groups[keep]).mean(axis=1) == pytest.approx(d.mean(axis=1))
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_clustered_intervals_hold_what_they_promise(seeds):
+    rng, held = np.random.default_rng(0), []
+    for _ in range(150):
+        (a, b), groups = filmed(rng, seeds=seeds)
+        held.append([r.low <= 0 <= r.high for r in (method_difference(a, b), method_difference(a, b, groups=groups))])
+    rows, clustered = np.mean(held, axis=0)
+    assert rows < 0.9 < 0.92 <= clustered
+
+
+def test_groups_of_the_wrong_length_or_a_single_one():
+    with pytest.raises(InputError, match="the group of each test row"): method_difference(["101"], ["111"], groups=[1, 2])
+    with pytest.raises(InputError, match="the group of each test row"): paired_difference([1, 0], [1, 1], groups=[1])
+    one = method_difference(["0000"], ["1111"], groups=[7] * 4)
+    assert one.groups == 1 and one.low < 0 < one.high and one.equivalence_p > 0.05     # one film shows nothing

@@ -62,6 +62,19 @@ def test_tables_say_which_interval_is_which(tmp_path):
     assert "of a difference over rows and seeds." in fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2)), tmp_path/"two", record)
 
 
+def test_groups_of_rows_are_passed_on_when_all_records_have_them(tmp_path):
+    groups = [row // 4 for row in range(SETTINGS.n_test)]
+    def grouped(run):
+        made = record(run, 0.9 if run.method == "lora" else 0.8)
+        return replace(made, rows=made.rows | dict(test=made.rows["test"] | dict(groups=groups)))
+    page = fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2)), tmp_path/"all", grouped)
+    assert "lora against full (groups and seeds): lora higher" in page and "of a difference over groups and seeds." in page
+    some = fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2)), tmp_path/"some", lambda run: grouped(run) if run.method == "lora" else record(run, 0.8))
+    assert "(rows and seeds)" in some
+    [wide], [narrow] = (read_results(tmp_path/name).differences for name in ("all", "some"))
+    assert wide.result.groups == 50 and wide.result.high - wide.result.low > narrow.result.high - narrow.result.low
+
+
 def test_old_and_new_bins_are_told_apart(tmp_path):
     def make(run):
         made = record(run)
