@@ -213,7 +213,7 @@ def _new_rows(
 def score_classifier(
     classifier: Classifier,
     settings: Settings,     # Names the rows
-) -> dict:                  # n, accuracy with interval, f1, mcc, nll, ece
+) -> dict:                  # n, accuracy with interval, f1, mcc, nll, ece, brier
     "Score a classifier on the test rows that it was not trained on"
     if settings.labels != classifier.settings.labels:
         raise InputError(f"the model knows {', '.join(classifier.settings.labels)}, the data {', '.join(settings.labels)}: "

@@ -7,10 +7,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/reports.html.md""
 # %% auto #0
 __all__ = ['ORIGINAL_RATE', 'QUESTIONS', 'beats_majority', 'RateTrial', 'rate_trials', 'Scores', 'score_runs', 'ArmSummary',
            'arm_summary', 'pair_runs', 'ArmDifference', 'compare_arms', 'Results', 'read_results', 'markdown_table',
-           'rates_table', 'arms_table', 'cost_table', 'calibration_table', 'plot_accuracy', 'plot_comparison',
-           'plot_rates', 'plot_sizes', 'plot_by_length', 'length_table', 'plot_reliability', 'plot_epochs',
-           'ratio_sentence', 'rate_sentences', 'power_sentence', 'how_measured', 'draw_results', 'results_summary',
-           'write_report', 'slug', 'index_numbers', 'report_all', 'add_record']
+           'rates_table', 'intervals_sentence', 'arms_table', 'cost_table', 'bins_sentence', 'calibration_table',
+           'plot_accuracy', 'plot_comparison', 'plot_rates', 'plot_sizes', 'plot_by_length', 'length_table',
+           'plot_reliability', 'plot_epochs', 'ratio_sentence', 'rate_sentences', 'power_sentence', 'how_measured',
+           'draw_results', 'results_summary', 'write_report', 'slug', 'index_numbers', 'report_all', 'add_record']
 
 # %% ../nbs/engine/reports.ipynb #4b1690de
 import json, re
@@ -81,11 +81,18 @@ class Scores:
     temperature: float | None     # None where records are older than the scaling
     nll_calibrated: float | None
     ece_calibrated: float | None
+    brier: float | None = None    # None where records are older than this score
+    brier_calibrated: float | None = None
+    binning: str = "equal width"  # Kind of the bins of the ECE
 
 # %% ../nbs/engine/reports.ipynb #abf7407d
 def _mean(values: list) -> float | None:
     "The mean; None when a value is missing"
     return None if None in values or not values else float(np.mean(values))
+
+def _binning(records: list[RunRecord]) -> str:
+    "Over which bins the ECE of these runs was taken; records without calibration are of the first version"
+    return " and ".join(sorted({r.calibration.binning if r.calibration else "equal width" for r in records}))
 
 def score_runs(
     records: list[RunRecord], # All seeds of one arm
@@ -104,7 +111,9 @@ def score_runs(
         tokens_per_second=_mean([c.tokens_per_second for c in costs]),
         peak_memory_bytes=min(c.peak_memory_bytes for c in costs), artefact_bytes=first.cost.artefact_bytes,
         temperature=_mean([c.temperature for c in scaled]), nll_calibrated=_mean([c.nll for c in scaled]),
-        ece_calibrated=_mean([c.ece for c in scaled]))
+        ece_calibrated=_mean([c.ece for c in scaled]),
+        brier=_mean([r.test.get("brier") for r in records]), brier_calibrated=_mean([c.brier for c in scaled]),
+        binning=_binning(records))
 
 # %% ../nbs/engine/reports.ipynb #13994f6c
 @dataclass(frozen=True)
@@ -154,26 +163,32 @@ class ArmDifference:
     result: MethodDifference
     p_holm: float   # After Holm's correction over all pairs of the study
     sentence: str
+    equivalence_holm: float = 1.0 # Of the two one-sided tests, likewise
 
-def _sentence(result: MethodDifference, p: float, a: str, b: str) -> str:
-    "The verdict in words, over rows and seeds where there are several"
-    over = "rows and seeds" if result.seeds > 1 else "rows, one seed"
-    shown, sentence = not result.low <= 0 <= result.high, verdict(result, a, b)
-    if shown and p >= 1 - result.level: sentence = f"no difference shown (p = {p:.2f} after Holm's correction)"
-    return f"{b} against {a} ({over}): {sentence}"
+def _sentence(result: MethodDifference, p: float, equivalence: float, a: str, b: str) -> str:
+    "The verdict in words, and what its interval is over"
+    return f"{b} against {a} ({result.over}): {verdict(result, a, b, p, equivalence)}"
+
+def _groups(pairs: list[tuple[RunRecord, RunRecord]]) -> list[int] | None:
+    "The group of each test row, if all runs know the same ones"
+    known = [record.rows["test"].get("groups") for pair in pairs for record in pair]
+    return known[0] if all(groups == known[0] for groups in known) else None
 
 def compare_arms(
     arms: list[ArmRuns],
+    margin: float = 0.01, # A smaller difference counts as none
 ) -> list[ArmDifference]:
     "Each arm against the one that it names"
     tests, results = {runs.arm.name: runs.tests for runs in arms}, {}
     for arm in (runs.arm for runs in arms):
         if arm.against == arm.name or arm.against not in tests: continue
         pairs = pair_runs(tests[arm.against], tests[arm.name])
-        if pairs: results[arm.name, arm.against] = method_difference([a.correct for a, _ in pairs], [b.correct for _, b in pairs])
+        a, b = [a.correct for a, _ in pairs], [b.correct for _, b in pairs]
+        if pairs: results[arm.name, arm.against] = method_difference(a, b, margin=margin, groups=_groups(pairs))
     p_values = holm([result.p for result in results.values()])
-    return [ArmDifference(name, reference, result, p, _sentence(result, p, reference, name))
-            for ((name, reference), result), p in zip(results.items(), p_values)]
+    equivalences = holm([result.equivalence_p for result in results.values()])
+    return [ArmDifference(name, reference, result, p, _sentence(result, p, equivalence, reference, name), equivalence)
+            for ((name, reference), result), p, equivalence in zip(results.items(), p_values, equivalences)]
 
 # %% ../nbs/engine/reports.ipynb #ffa7ee0a
 @dataclass(frozen=True)
@@ -243,6 +258,11 @@ def _percent(value) -> str: return _shown(value, "{:.1f}", 100)
 
 def _span(low, high) -> str: return f"{_percent(low)} to {_percent(high)}"
 
+def _spread(values: list[float], runs: int | None = None) -> str:
+    "Lowest and highest run, and how many there are"
+    runs = runs or len(values)
+    return "1 run" if runs == 1 else f"{_span(min(values), max(values))} ({runs})"
+
 def markdown_table(
     rows: list[dict], # One dict of text per line, all with the same keys
 ) -> str:
@@ -257,9 +277,8 @@ def rates_table(summaries: list[ArmSummary]) -> str:
     for s in summaries:
         for rate, trial in s.rates.items():
             chosen = s.lr is not None and rate == f"{s.lr:g}"
-            spread = f"{_span(min(trial.accuracy), max(trial.accuracy))} ({len(trial.accuracy)})"
             lines.append({"arm": s.name, "learning rate": rate + " (chosen)" * chosen,
-                          "validation accuracy %": _percent(np.mean(trial.accuracy)), "seeds": spread,
+                          "validation accuracy %": _percent(np.mean(trial.accuracy)), "seeds": _spread(trial.accuracy),
                           "failed": f"{trial.failed:.0%}"})
     return markdown_table(lines)
 
@@ -269,10 +288,16 @@ def _arm_line(s: ArmSummary, difference: ArmDifference | None) -> dict:
     if not s.scores:
         return line | {"accuracy %": "no test", "95 % interval": "-", "seeds": "-", "difference, points": "-"}
     points = [100 * getattr(difference.result, end) for end in ("difference", "low", "high")] if difference else []
-    spread = f"{_span(s.scores.accuracy_min, s.scores.accuracy_max)} ({s.scores.seeds})"
     interval = _span(s.scores.accuracy_low, s.scores.accuracy_high)
-    return line | {"accuracy %": _percent(s.scores.accuracy), "95 % interval": interval, "seeds": spread,
+    return line | {"accuracy %": _percent(s.scores.accuracy), "95 % interval": interval,
+                   "seeds": _spread([s.scores.accuracy_min, s.scores.accuracy_max], s.scores.seeds),
                    "difference, points": "{:+.1f} ({:+.1f} to {:+.1f})".format(*points) if points else "-"}
+
+def intervals_sentence(results: Results) -> str:
+    "Which interval of the table is which"
+    over = sorted({difference.result.over for difference in results.differences})
+    difference = f", of a difference over {' or '.join(over)}" if over else ""
+    return f"Intervals are 95 %: of an accuracy over the test rows (Wilson){difference}."
 
 def arms_table(results: Results) -> str:
     "Tested arms as a markdown table; an arm whose every seed was lost is there, too"
@@ -293,13 +318,28 @@ def cost_table(
         lines.append(line | {"saved MB": _shown(scores.artefact_bytes, "{:.2f}", 1e-6)})
     return markdown_table(lines)
 
+# %% ../nbs/engine/reports.ipynb #3ab9c6d1
+def _calibration_line(name: str, scores: Scores, brier: bool) -> dict:
+    "A line of `calibration_table`"
+    before = {"NLL": f"{scores.nll:.3f}", "Brier": _shown(scores.brier, "{:.3f}"), "ECE": f"{scores.ece:.3f}"}
+    after = {"NLL after": scores.nll_calibrated, "Brier after": scores.brier_calibrated, "ECE after": scores.ece_calibrated}
+    line = before | {"temperature": _shown(scores.temperature, "{:.2f}")} | {k: _shown(v, "{:.3f}") for k, v in after.items()}
+    return {"arm": name} | {key: text for key, text in line.items() if brier or "Brier" not in key}
+
+def bins_sentence(summaries: list[ArmSummary]) -> str:
+    "Which bins the ECE of which arm was taken over"
+    kinds: dict[str, list[str]] = {}
+    for s in summaries:
+        if s.scores: kinds.setdefault(s.scores.binning, []).append(s.name)
+    whose = {kind: f" ({', '.join(names)})" * (len(kinds) > 1) for kind, names in kinds.items()}
+    return "ECE over ten bins of " + "; over ten bins of ".join(f"{kind}{whose[kind]}" for kind in kinds) + "."
+
 def calibration_table(summaries: list[ArmSummary]) -> str:
-    "NLL and ECE on the test rows before and after temperature scaling, as a markdown table"
+    "NLL, Brier score (where records have it) and ECE before and after temperature scaling, and which bins, as markdown"
     tested = [(s.name, s.scores) for s in summaries if s.scores]
-    return markdown_table([{
-        "arm": name, "NLL": f"{scores.nll:.3f}", "ECE": f"{scores.ece:.3f}",
-        "temperature": _shown(scores.temperature, "{:.2f}"), "NLL after": _shown(scores.nll_calibrated, "{:.3f}"),
-        "ECE after": _shown(scores.ece_calibrated, "{:.3f}")} for name, scores in tested])
+    brier = any(scores.brier is not None for _, scores in tested)
+    table = markdown_table([_calibration_line(name, scores, brier) for name, scores in tested])
+    return f"{table}\n\n{bins_sentence(summaries)}"
 
 # %% ../nbs/engine/reports.ipynb #8be569a1
 @in_our_look
@@ -578,7 +618,7 @@ def _page(results: Results, pictures: list[str]) -> str:
     parts = [f"# {results.study.name}", QUESTIONS.get(results.study.name, "")]
     if any(s.rates for s in summaries): parts += [rates_table(summaries), _list(rate_sentences(summaries))]
     sentences = [d.sentence for d in results.differences] + _lost_sentences(summaries)
-    if tested or any(s.lost for s in summaries): parts += [arms_table(results), _list(sentences)]
+    if tested or any(s.lost for s in summaries): parts += [arms_table(results), intervals_sentence(results), _list(sentences)]
     if tested: parts += _own_parts(results)
     parts += [f"![{name}]({name}.png)" for name in pictures] + ["## How it was measured", _list(how_measured(results))]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -612,7 +652,8 @@ def results_summary(
 ) -> str:               # Markdown
     "Table and sentences of a folder, and what a reader must know before believing them"
     results = read_results(folder)
-    return f"{arms_table(results)}\n\n{_list([d.sentence for d in results.differences] + how_measured(results))}"
+    sentences = [d.sentence for d in results.differences] + how_measured(results)
+    return "\n\n".join([arms_table(results), intervals_sentence(results), _list(sentences)])
 
 # %% ../nbs/engine/reports.ipynb #0cbdf8cf
 def _numbers_of(summary: ArmSummary) -> dict:
@@ -660,7 +701,7 @@ def _folder_numbers(folder: Path) -> dict:
         numbers |= _numbers(prefix, arm["scores"]) | _numbers(prefix, dict(lr=arm["lr"], rates=arm["rates"]))
     for pair in payload["comparisons"]:
         prefix = f"{name}.{slug(pair['name'] + '-minus-' + pair['reference'])}"
-        numbers |= _numbers(prefix, pair["result"]) | {f"{prefix}.p-holm": pair["p_holm"]}
+        numbers |= _numbers(prefix, pair["result"]) | _numbers(prefix, {"p-holm": pair["p_holm"], "equivalence-holm": pair["equivalence_holm"]})
     return numbers
 
 def index_numbers(results: str | Path) -> dict:

@@ -1,14 +1,14 @@
-"""Scores against other implementations, error messages, and the error rates the paired test promises."""
+"""Scores against other implementations, and error messages."""
 import warnings
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 from scipy.stats import binom
-from sklearn.metrics import f1_score, log_loss
+from sklearn.metrics import brier_score_loss, f1_score, log_loss
 from transformers import EvalPrediction
-from sentiment_nbdev.metrics import SentimentMetric, compute_metrics, expected_calibration_error, label_scores, score_logits, wilson_interval
-from sentiment_nbdev.evidence import paired_difference, verdict
+from sentiment_nbdev.metrics import (Calibration, SentimentMetric, calibrate, compute_metrics, expected_calibration_error, label_scores, reliability_bins,
+                                     score_logits, wilson_interval)
 from sentiment_nbdev.files import InputError
 
 
@@ -19,11 +19,10 @@ def made_up(n, classes, seed=0):
 
 
 def ece_by_loops(probabilities, labels, bins=10):
-    total, confidence = 0, probabilities.max(1)
-    for b in range(bins):
-        inside = (confidence > b / bins) & (confidence <= (b + 1) / bins)
-        if inside.any(): total += inside.sum() * abs((probabilities.argmax(1) == labels)[inside].mean() - confidence[inside].mean())
-    return total / len(labels)
+    "Equal counts of rows, when no two confidences are equal"
+    confidence = probabilities.max(1)
+    parts = np.array_split(np.argsort(confidence), bins)
+    return sum(abs(((probabilities.argmax(1) == labels) - confidence)[part].sum()) for part in parts) / len(labels)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -33,6 +32,7 @@ def test_scores_agree_with_other_implementations(classes):
     assert scores["n"] == 500 and all(type(v) in (int, float) for v in scores.values())
     assert scores["nll"] == pytest.approx(log_loss(labels, probabilities))
     assert scores["ece"] == pytest.approx(ece_by_loops(probabilities, labels))
+    assert scores["brier"] == pytest.approx(brier_score_loss(labels, probabilities, labels=range(classes), scale_by_half=False))
     average = dict(average="binary") if classes == 2 else dict(average="macro")
     assert scores["f1"] == pytest.approx(f1_score(labels, logits.argmax(1), **average))
     assert scores["accuracy_low"] < scores["accuracy"] < scores["accuracy_high"]
@@ -51,9 +51,36 @@ def test_large_logits_stay_finite():
     assert scores["nll"] == pytest.approx(5000)
 
 
-def test_bins_are_closed_on_the_right_and_cover_certainty():
+@pytest.mark.parametrize("n", [1, 3, 10, 11, 25, 997, 1000])
+def test_bins_hold_equal_counts(n):
+    confidence = np.random.default_rng(0).permutation(np.linspace(0.5, 1, n))
+    counts = [b["n"] for b in reliability_bins(np.stack([1 - confidence, confidence], 1), np.ones(n, int))]
+    assert len(counts) == min(n, 10) and sum(counts) == n and max(counts) - min(counts) <= 1
+
+
+def test_rows_of_one_confidence_share_a_bin():
+    "So the bins don't depend on the order of the rows"
+    rng = np.random.default_rng(0)
+    confidence, labels = rng.choice([0.6, 0.7, 0.99], 500, p=[0.1, 0.1, 0.8]), rng.integers(0, 2, 500)
+    bins = reliability_bins(np.stack([1 - confidence, confidence], 1), labels)
+    order = rng.permutation(500)
+    assert [b["n"] for b in bins] == [(confidence < 0.9).sum(), (confidence > 0.9).sum()]      # fewer than 100 rows of the two lower ones
+    again = reliability_bins(np.stack([1 - confidence, confidence], 1)[order], labels[order])
+    assert [b["accuracy"] for b in again] == pytest.approx([b["accuracy"] for b in bins])
+
+
+def test_calibration_of_one_row_and_of_certainty():
     assert expected_calibration_error([[0.0, 1.0], [0.5, 0.5]], [1, 0]) == pytest.approx(0.25)
     assert expected_calibration_error([[0.0, 1.0]] * 4, [0] * 4) == 1.0
+    assert expected_calibration_error([[0.3, 0.7]], [1]) == pytest.approx(0.3)
+
+
+def test_a_calibration_says_which_bins_it_has():
+    logits, labels = made_up(60, 2)
+    old = dict(temperature=1.0, nll=0.5, ece=0.1, bins=[], nll_raw=0.5, ece_raw=0.1, bins_raw=[])
+    assert Calibration(**old).binning == "equal width" and Calibration(**old).brier is None
+    new = calibrate((logits, labels), (logits, labels))
+    assert new.binning == "equal counts" and 0 < new.brier <= new.brier_raw + 0.05 < 2
 
 
 @pytest.mark.parametrize("n", [10, 100, 1000])
@@ -86,33 +113,7 @@ def test_the_metric_in_pieces_and_its_refusals():
 def test_the_callback_is_flat_and_takes_tuples():
     logits, labels = made_up(50, 2)
     scores = compute_metrics(EvalPrediction(predictions=(logits.astype(np.float32), None), label_ids=labels))
-    assert list(scores) == ["accuracy", "f1", "mcc", "nll", "ece"] and {type(v) for v in scores.values()} == {float}
-
-
-def test_paired_difference_is_antisymmetric_and_repeatable():
-    rng = np.random.default_rng(0)
-    a, b = rng.random(400) < 0.8, rng.random(400) < 0.9
-    one, other = paired_difference(a, b), paired_difference(b, a)
-    assert one == paired_difference(a, b)
-    assert one.difference == -other.difference and one.mcnemar_p == other.mcnemar_p
-    assert one.low == pytest.approx(-other.high, abs=0.005)
-    assert verdict(one, "full", "LoRA").startswith("LoRA higher than full by ")
-    assert verdict(other, "full", "LoRA").startswith("LoRA lower than full by ")
-    assert "90 % interval" in verdict(paired_difference(a, b, level=0.9), "full", "LoRA")
-
-
-def test_equal_models_are_rarely_called_different():
-    rng = np.random.default_rng(0)
-    found = [not verdict(paired_difference(rng.random(200) < 0.9, rng.random(200) < 0.9), "A", "B").startswith("no difference") for _ in range(100)]
-    assert sum(found) <= 9
-
-
-@pytest.mark.parametrize("n", [1, 2, 1000])
-def test_degenerate_pairs(n):
-    same, opposite = paired_difference([1] * n, [1] * n), paired_difference([0] * n, [1] * n)
-    assert verdict(same, "A", "B").startswith("no difference") and -1 <= same.low < 0 < same.high <= 1
-    assert verdict(opposite, "A", "B").startswith("B higher") == (n > 5)
-    assert all(np.isfinite([r.low, r.high, r.difference, r.mcnemar_p]).all() for r in (same, opposite))
+    assert list(scores) == ["accuracy", "f1", "mcc", "nll", "ece", "brier"] and {type(v) for v in scores.values()} == {float}
 
 
 def test_it_joins_with_other_metrics():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from sentiment_nbdev.metrics import Calibration
-from sentiment_nbdev.reports import add_record, beats_majority, read_results, write_report
+from sentiment_nbdev.reports import add_record, beats_majority, compare_arms, read_results, write_report
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import TRAINED, Settings
 from sentiment_nbdev.study import (Arm, Conditions, Run, Study, encoder_fingerprint, open_commands, try_run, with_conditions,
@@ -44,6 +44,44 @@ def fill(study, out, make):
 def test_a_large_difference_is_called_one(tmp_path):
     page = fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2, 3)), tmp_path, lambda run: record(run, 0.6 if run.method == "lora" else 0.95))
     assert "lora lower than full by 35.0 points" in page and "35.0" in page
+
+
+def test_equal_arms_are_called_equivalent_where_rows_are_enough(tmp_path):
+    "And the index of numbers has the p-values; Holm's correction goes over both families of tests"
+    page = fill(Study("verdict", TWO, replace(SETTINGS, n_test=2000), seeds=(1, 2)), tmp_path, record)
+    assert "lora against full (rows and seeds): lora equivalent to full within ±1 point (95 % interval" in page
+    [pair] = json.loads((tmp_path/"summary.json").read_text())["comparisons"]
+    assert pair["equivalence_holm"] == pair["result"]["equivalence_p"] < 0.05 and pair["result"]["margin"] == 0.01
+    [wide] = compare_arms(read_results(tmp_path).arms, margin=0.0001)
+    assert "no difference shown" in wide.sentence and wide.result.margin == 0.0001
+
+
+def test_tables_say_which_interval_is_which(tmp_path):
+    page = fill(Study("verdict", TWO, SETTINGS, seeds=(1,)), tmp_path/"one", record)
+    assert "of a difference over rows, one seed." in page and "| 1 run |" in page.replace("  ", " ").replace("  ", " ") and "(1)" not in page
+    assert "of a difference over rows and seeds." in fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2)), tmp_path/"two", record)
+
+
+def test_groups_of_rows_are_passed_on_when_all_records_have_them(tmp_path):
+    groups = [row // 4 for row in range(SETTINGS.n_test)]
+    def grouped(run):
+        made = record(run, 0.9 if run.method == "lora" else 0.8)
+        return replace(made, rows=made.rows | dict(test=made.rows["test"] | dict(groups=groups)))
+    page = fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2)), tmp_path/"all", grouped)
+    assert "lora against full (groups and seeds): lora higher" in page and "of a difference over groups and seeds." in page
+    some = fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2)), tmp_path/"some", lambda run: grouped(run) if run.method == "lora" else record(run, 0.8))
+    assert "(rows and seeds)" in some
+    [wide], [narrow] = (read_results(tmp_path/name).differences for name in ("all", "some"))
+    assert wide.result.groups == 50 and wide.result.high - wide.result.low > narrow.result.high - narrow.result.low
+
+
+def test_old_and_new_bins_are_told_apart(tmp_path):
+    def make(run):
+        made = record(run)
+        return made if run.method == "full" else replace(made, calibration=replace(made.calibration, brier=0.2, brier_raw=0.3, binning="equal counts"), test=made.test | dict(brier=0.3))
+    page = fill(Study("verdict", TWO, SETTINGS, seeds=(1,)), tmp_path, make)
+    assert "ECE over ten bins of equal counts (lora); over ten bins of equal width (full)." in page and "Brier after" in page
+    assert "Brier" not in fill(Study("verdict", TWO, SETTINGS, seeds=(1,)), tmp_path/"old", record)
 
 
 def test_a_single_seed_needs_mcnemar_too(tmp_path):
