@@ -66,7 +66,7 @@ class Cost:
 @dataclass
 class RunRecord:
     "All that is known of one run"
-    method: str            # bow, probe, lora or full
+    method: str            # One of METHODS
     lr: float | None       # Learning rate; None for methods without
     settings: dict         # Every setting, without local paths
     parameters: dict       # trainable, total, fraction
@@ -83,20 +83,21 @@ class RunRecord:
     by_length: list = field(default_factory=list)   # Per bin of text length: rows, correct ones, tokens, tokens cut off
     status: str = "done"   # done, diverged (the loss became infinite) or failed (see error)
     error: str = ""        # What stopped a failed run
+    others: dict = field(default_factory=dict)      # Name of further data: metrics on its test rows, and `correct` as above
 
 # %% ../nbs/engine/records.ipynb #3f4b5260
 def public_settings(
     settings: Settings,
 ) -> dict:              # The settings as others may read them
     "The settings with no path of this machine: a local encoder has no name, local data is ./ and its last part"
-    local = {name: Path(getattr(settings, name)).expanduser() for name in ("model", "data")}
-    payload = asdict(settings)
-    if local["model"].is_dir(): payload |= dict(model=None, revision=None)
-    if settings.data != "corpus" and local["data"].exists(): payload |= dict(data=f"./{local['data'].resolve().name}")
-    return payload
+    def local(name): return name != "corpus" and Path(name).expanduser().exists()
+    def shown(name): return f"./{Path(name).expanduser().resolve().name}" if local(name) else name
+    payload = asdict(settings) | dict(data=shown(settings.data), also_test=tuple(map(shown, settings.also_test)))
+    return payload | dict(model=None, revision=None) if Path(settings.model).expanduser().is_dir() else payload
 
 # %% ../nbs/engine/records.ipynb #cb0c7a1c
-FIRST_VERSION = dict(warmup=0.0, lora_scaling="alpha/r", pooling="cls", bow_reads="whole", train_seed=0, group_column="")
+FIRST_VERSION = dict(warmup=0.0, lora_scaling="alpha/r", pooling="cls", bow_reads="whole", train_seed=0, group_column="",
+                     also_test=())
 # what runs did before these were settings
 
 def written_settings(
@@ -175,7 +176,8 @@ def write_record(
     path: str | Path, # The JSON file to make
 ) -> Path:
     "Write a record as JSON; the file appears whole or not at all"
-    payload = _plain(asdict(record)) | dict(correct=pack_bits(record.correct))
+    others = {name: scores | dict(correct=pack_bits(scores["correct"])) for name, scores in record.others.items()}
+    payload = _plain(asdict(record) | dict(others=others)) | dict(correct=pack_bits(record.correct))
     with write_atomically(path) as temporary:
         temporary.write_text(json.dumps(payload, allow_nan=False) + "\n", encoding="utf-8")
     return Path(path)
@@ -186,6 +188,7 @@ def _record_of(payload: dict) -> RunRecord:
     if "tried" in payload: payload["trials"] = payload.pop("tried")     # what the first version called it
     calibration = Calibration(**payload["calibration"]) if payload.get("calibration") else None
     correct = unpack_bits(payload["correct"], payload["test"].get("n", 0))
+    for scores in payload.get("others", {}).values(): scores["correct"] = unpack_bits(scores["correct"], scores["n"])
     return RunRecord(**payload | dict(cost=Cost(**payload["cost"]), calibration=calibration, correct=correct))
 
 def read_record(

@@ -37,6 +37,7 @@ class RowSettings:
     n_train: int = option(1000, "training rows")
     n_validation: int = option(200, "validation rows, taken from the train split beyond the training rows")
     n_test: int = option(1000, "test rows")
+    also_test: tuple[str, ...] = option((), "further data (names or paths) whose test rows the finished model is scored on")
     sample_seed: int = option(42, "seed that picks the rows")
     train_seed: int = option(0, "seed that picks other training rows beside the same validation and test rows; 0: sample_seed")
     group_column: str = option("", "column of what belongs together, such as a film: no group is in two splits")

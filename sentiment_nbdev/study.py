@@ -32,13 +32,12 @@ from .data import plan_rows, row_groups
 from .tokenization import full_lengths
 from .models import choose_pooling, load_encoder
 from .records import FIRST_VERSION, RunRecord, public_settings, read_record, write_record, written_settings
-from .training import open_test
 from .saving import weights_sha256
-from .runs import Rows, prepare_rows, run_bow, save_run, train_method, trial_rates
+from .runs import Rows, open_tests, prepare_rows, run_bow, save_run, train_method, trial_rates
 
 # %% ../nbs/engine/study.ipynb #ced33fbb
 SEEN = {"model", "revision", "max_length", "truncation_side"}   # what decides which part of a text is read
-LATER = ("pooling", "bow_reads", "train_seed", "group_column")  # younger than the first ids: they count where they change something
+LATER = ("pooling", "bow_reads", "train_seed", "group_column", "also_test")  # younger than the first ids: they count where they change something
 
 def relevant_settings(
     method: str,        # bow, probe, bitfit, last2, lora or full
@@ -121,7 +120,7 @@ def _train(run: Run, rows: Rows, folder: Path) -> RunRecord:
     record.cost.artefact_bytes = save_run(run.method, model, rows, run.settings, sha256, folder)
     record.environment |= dict(encoder_sha256=sha256, data_sha256=run.conditions.data)
     if diverged(record): return replace(record, status="diverged")
-    try: return open_test(record, model, rows.tokens, rows.tokenizer, run.settings) if run.test else record
+    try: return open_tests(record, model, rows, run.settings) if run.test else record
     except InputError: return replace(record, status="diverged")      # logits of the test rows that are no numbers
 
 def _do(run: Run, rows: Rows, models: Path | None) -> RunRecord:
