@@ -66,10 +66,10 @@ def _is_utf8(line: bytes) -> bool:
     except UnicodeDecodeError: return False
     return True
 
-def _lines(path: Path, newline: str | None = None) -> Iterator[str]:
+def _lines(path: Path, newline: str | None = None, errors: str = "strict") -> Iterator[str]:
     "The lines of a text file"
     try:
-        with path.open(encoding="utf-8-sig", newline=newline) as file: yield from file
+        with path.open(encoding="utf-8-sig", newline=newline, errors=errors) as file: yield from file
     except UnicodeDecodeError:
         with path.open("rb") as file: bad = next(n for n, line in enumerate(file, 1) if not _is_utf8(line))
         raise unreadable(path, f"line {bad} is not utf-8", "save it as UTF-8 text") from None
@@ -111,24 +111,25 @@ def _csv_tables(path: Path) -> Iterator[pa.Table]:
         yield pa.table([pa.array(column, pa.string()) for column in values], names=columns)
 
 # %% ../nbs/engine/readers.ipynb #630e48ec
+def _whole(value):
+    "The value; where it holds half a character, an object that says so"
+    try: json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError: return {"half a character in": ascii(value)}
+    return value
+
 def _json_object(path: Path, place: str, line: str) -> dict:
     "The object on a line"
-    try:
-        row = json.loads(line)
-        if "\\u" in line: json.dumps(row, ensure_ascii=False).encode() # fails for half a character
-    except UnicodeEncodeError as e:
-        half = ascii(e.object[e.start])
-        raise unreadable(path, f"{place} holds half a character, {half}", "write the whole character or remove the row") from None
+    try: row = json.loads(line)
     except (ValueError, RecursionError) as e:
         raise unreadable(path, f"{place} is not JSON: {e}", "write one object per line") from None
-    if isinstance(row, dict): return row
+    if isinstance(row, dict): return {name: _whole(value) for name, value in row.items()}
     raise unreadable(path, f"{place} is no object", 'write one object per line, as in {"text": "...", "label": "..."}')
 
 def _json_rows(path: Path) -> Iterator[dict]:
     "The objects of a jsonl file, or of a file that is one JSON array"
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(_lines(path, errors="surrogateescape"), 1):
         if number == 1 and line.lstrip().startswith("["):
-            for place, item in enumerate(json.loads("".join(_lines(path)))):
+            for place, item in enumerate(json.loads("".join(_lines(path, errors="surrogateescape")))):
                 yield _json_object(path, f"item {place}", json.dumps(item))
             return
         if line.strip(): yield _json_object(path, f"line {number}", line)
@@ -157,6 +158,8 @@ def _json_tables(path: Path) -> Iterator[pa.Table]:
             types[name] = _common_type(types.get(name), _arrow_type([row.get(name) for row in chunk]))
     for chunk in _chunks(_json_rows(path)):
         columns = {name: [row.get(name) for row in chunk] for name in types}
+        for name in types: # as JSON themselves, or the text "1" would come back as a number
+            if types[name] == Json(): columns[name] = [value if value is None else json.dumps(value) for value in columns[name]]
         yield Dataset.from_dict(columns, features=Features(types)).data.table
 
 # %% ../nbs/engine/readers.ipynb #9abf2a22

@@ -193,7 +193,6 @@ def test_columns_in_another_order_are_the_same_columns(tmp_path):
     ("a.csv", b'text,label\n"say "hi" x",POS\n', 'line 2: \',\' expected after \'"\'): double the quotes'),
     ("a.csv", b'text,label\nx,POS\n"y,POS\nz,NEG\n', "line 3: it opens a quote that is never closed): close it"),
     ("a.csv", b"text,label\n\n\n", "it has no rows): add rows"),
-    ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud83d x"}\n', "line 2 holds half a character, '\\ud83d'): write the whole character or remove the row"),
     ("a.jsonl", b'{"text": "a"}\n\n{"text": }\n', "line 3 is not JSON"),
     ("a.jsonl", b'{"text": "a"}\n"b"\n', "line 2 is no object"),
     ("a.jsonl", b'{\n"text": "a"\n}\n', "line 1 is not JSON"),
@@ -214,12 +213,25 @@ def test_the_remedy_fits(tmp_path, name, content, words):
     assert words in refusal(read_rows, tmp_path/name)
 
 
+@pytest.mark.parametrize("array", [False, True])
+@pytest.mark.parametrize("broken", [rb'"\ud83d x"', b'"caf\xe9"', b'"\xf0\x9f\x8e x"'])
+def test_half_a_character_costs_its_row_only(tmp_path, broken, array):
+    "Whoever picks the row is told which one it is; the other rows are whole"
+    lines = [b'{"text": "caf\xc3\xa9 %d", "label": %d}' % (n, n % 2) for n in range(8)]
+    lines[3] = b'{"text": %s, "label": 1}' % broken
+    (tmp_path/"a.jsonl").write_bytes(b"[" + b",".join(lines) + b"]" if array else b"\n".join(lines))
+    rows, chosen = read_rows(tmp_path/"a.jsonl"), Settings()
+    whole = [n for n in range(8) if n != 3]
+    assert check_rows(rows.select(whole), "a.jsonl", whole, chosen)["text"][:] == [f"café {n}" for n in whole]
+    assert "row 3 of a.jsonl: the text is {'half a character in': " in refusal(check_rows, rows, "a.jsonl", range(8), chosen)
+
+
 def test_a_jsonl_that_is_one_array(tmp_path):
     (tmp_path/"a.jsonl").write_text('[{"text": "x", "label": 1},\n {"text": "y", "label": 0}]')
     assert read_rows(tmp_path/"a.jsonl").to_list() == [dict(text="x", label=1), dict(text="y", label=0)]
 
 
-@pytest.mark.parametrize("values", [["2024-01-01", "2024-01-02"], [4.5e-12, 1.0], [2**62 + 1, 3], [[1, 2], []], [1, "x"], [dict(a=1), dict(b=[None])], [True, 1], [None, "x"], [1, 2.5]])
+@pytest.mark.parametrize("values", [["2024-01-01", "2024-01-02"], [4.5e-12, 1.0], [2**62 + 1, 3], [[1, 2], []], [1, "x"], ["1", 1], ["null", 1, '{"a": 1}', dict(b=2)], [dict(a=1), dict(b=[None])], [True, 1], [None, "x"], [1, 2.5]])
 @pytest.mark.parametrize("rows", [1, 10_001])             # alone, and with its second value in another chunk
 def test_values_of_a_jsonl_are_what_they_were(tmp_path, values, rows):
     column = [values[0]]*rows + values[1:]
