@@ -56,6 +56,11 @@ def _tables(flat, bounds, heads):
     return [part.view(heads, n, n) for part, n in zip(flat.split([heads * n**2 for n in lengths]), lengths)]
 
 # %% ../nbs/engine/fast_path.ipynb #f1e044ba
+def _too_far(n, reach, device):
+    "Pairs of n tokens (n, n) that are more than `reach` places apart"
+    places = torch.arange(n, device=device)
+    return (places[:, None] - places).abs() > reach
+
 def _row_gradients(p, g, q, k, v, d):
     "Gradients of q, k, v of one row, from its attention weights p and the gradient g of its output; d is room of the shape of p"
     torch.bmm(g, v.mT, out=d)
@@ -66,11 +71,12 @@ def _row_gradients(p, g, q, k, v, d):
 class PackedAttention(torch.autograd.Function):
     "Softmax attention inside each row of a packed batch, row by row; tensors are (1, heads, N, d)"
     @staticmethod
-    def forward(ctx, query, key, value, bounds, scale):
+    def forward(ctx, query, key, value, bounds, scale, reach=None):
         query, out, heads = query * scale, torch.empty_like(value), query.shape[1]
         flat = query.new_empty(heads * sum((row.stop - row.start)**2 for row in _rows(bounds)))
         for row, p in zip(_rows(bounds), _tables(flat, bounds, heads)):
             torch.bmm(query[0, :, row], key[0, :, row].mT, out=p)
+            if reach is not None: p.masked_fill_(_too_far(p.shape[-1], reach, p.device), -torch.inf)
             torch.softmax(p, dim=-1, out=p)
             out[0, :, row] = p @ value[0, :, row]
         ctx.save_for_backward(query, key, value, flat)
@@ -85,9 +91,9 @@ class PackedAttention(torch.autograd.Function):
         tables = _tables(flat, ctx.bounds, query.shape[1])
         scratch = flat.new_empty(max(p.numel() for p in tables))
         for row, p in zip(_rows(ctx.bounds), tables):
-            found = _row_gradients(p, *(t[0, :, row] for t in (grad, query, key, value)), scratch[:p.numel()].view_as(p))
-            for gradient, part in zip(gradients, found): gradient[0, :, row] = part
-        return gradients[0].mul_(ctx.scale), *gradients[1:], None, None
+            parts = _row_gradients(p, *(t[0, :, row] for t in (grad, query, key, value)), scratch[:p.numel()].view_as(p))
+            for gradient, part in zip(gradients, parts): gradient[0, :, row] = part
+        return gradients[0].mul_(ctx.scale), *gradients[1:], None, None, None
 
 # %% ../nbs/engine/fast_path.ipynb #904a1168
 def _has_varlen(query):
@@ -97,18 +103,25 @@ def _has_varlen(query):
 def packed_attention(
     module, query, key, value, # The layer and its tensors (1, heads, N, d)
     attention_mask: Packing,   # Where the rows begin
-    dropout: float = 0.0, scaling: float | None = None, **_,
+    dropout: float = 0.0, scaling: float | None = None, is_causal: bool | None = None,
+    sliding_window: int | None = None, **_, # How far a token sees, plus 1
 ) -> tuple:                    # (output (1, N, heads, d), None)
     "Attention for `transformers` in which each row of a packed batch sees only itself"
-    scale, bounds = scaling or query.shape[-1] ** -0.5, attention_mask.offsets
+    if is_causal or getattr(module, "is_causal", False):
+        raise InputError("packed attention sees a whole row, but this model reads from left to right: set padding_free=off")
+    scale, bounds, longest = scaling or query.shape[-1] ** -0.5, attention_mask.offsets, attention_mask.longest
+    reach = None if sliding_window is None else sliding_window - 1
     if _has_varlen(query) and not dropout:
         from torch.nn.attention.varlen import varlen_attn
         q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))   # (N, heads, d)
-        out: Any = varlen_attn(q, k, v, bounds, bounds, attention_mask.longest, attention_mask.longest, scale=scale)
+        window = (-1, -1) if reach is None else (reach, reach)
+        out: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=window)
         return out[None], None
-    if not dropout: return PackedAttention.apply(query, key, value, bounds.tolist(), scale).transpose(1, 2), None
+    if not dropout: return PackedAttention.apply(query, key, value, bounds.tolist(), scale, reach).transpose(1, 2), None
     attend = partial(nn.functional.scaled_dot_product_attention, dropout_p=dropout, scale=scale)
-    rows = [attend(query[:, :, r], key[:, :, r], value[:, :, r]) for r in _rows(bounds.tolist())]
+    near = ~_too_far(longest, longest if reach is None else reach, query.device)
+    rows = [attend(query[:, :, r], key[:, :, r], value[:, :, r], near[:r.stop - r.start, :r.stop - r.start])
+            for r in _rows(bounds.tolist())]
     return torch.cat(rows, dim=2).transpose(1, 2), None
 
 AttentionInterface.register("packed", packed_attention)
@@ -123,14 +136,25 @@ def choose_on_cpu(
     return choice == "on" or (choice == "auto" and device.type == "cpu")
 
 # %% ../nbs/engine/fast_path.ipynb #f0156ae2
-PADDING_FREE = ("bert", "roberta", "xlm-roberta", "electra", "camembert") # architectures it is tested on
+PADDING_FREE = ("bert", "roberta", "xlm-roberta", "electra", "camembert", "albert", "distilbert", "modernbert") # tested on these
 
-def _pack_inputs(encoder, args, kwargs):
-    hidden, packing = pack(args[0], kwargs["attention_mask"])
-    return (hidden, *args[1:]), kwargs | dict(attention_mask=packing)
+def _pack_vectors(layers, args, kwargs):
+    "A hook before the layers: they get the vectors of real tokens"
+    named = dict(zip(("hidden_states", "attention_mask"), args)) | kwargs
+    hidden, packing = pack(named["hidden_states"], named["attention_mask"])
+    return (), named | dict(hidden_states=hidden, attention_mask=packing)
 
-def _unpack_outputs(encoder, args, kwargs, outputs):
-    outputs["last_hidden_state"] = unpack(outputs.last_hidden_state, kwargs["attention_mask"])
+def _pack_ids(model, args, kwargs):
+    "A hook before ModernBERT: it gets the ids of real tokens and their positions"
+    ids, packing = pack(kwargs["input_ids"][..., None], kwargs["attention_mask"])
+    masks = dict.fromkeys(("full_attention", "sliding_attention"), packing)
+    return (), kwargs | dict(input_ids=ids[..., 0], position_ids=packing.index[None] % packing.shape[1], attention_mask=masks)
+
+def _unpack_outputs(layers, args, kwargs, outputs):
+    "A hook behind the layers: what comes out is a rectangle again"
+    mask = kwargs["attention_mask"]
+    packing = mask if isinstance(mask, Packing) else mask["full_attention"]
+    outputs["last_hidden_state"] = unpack(outputs.last_hidden_state, packing)
     return outputs
 
 def skips_padding(
@@ -152,8 +176,10 @@ def skip_padding(
                          "choose auto or off")
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     whole.set_attn_implementation("packed")
-    whole.base_model.encoder.register_forward_pre_hook(_pack_inputs, with_kwargs=True)
-    whole.base_model.encoder.register_forward_hook(_unpack_outputs, with_kwargs=True)
+    base = whole.base_model
+    layers = base if kind == "modernbert" else base.transformer if kind == "distilbert" else base.encoder
+    layers.register_forward_pre_hook(_pack_ids if kind == "modernbert" else _pack_vectors, with_kwargs=True)
+    layers.register_forward_hook(_unpack_outputs, with_kwargs=True)
     return model
 
 # %% ../nbs/engine/fast_path.ipynb #27b49cb4

@@ -24,23 +24,23 @@ from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, Repo
 from .files import InputError, file_sha256
 from .settings import FIELDS, Settings
 from .corpus import LABELS, corpus_rows
-from .readers import FORMATS, local_path, read_rows, reading, reason
+from .readers import READERS, local_path, read_rows, reading, reason
 
 # %% ../nbs/engine/sources.ipynb #98fb4f53
 SPLITS = ("train", "validation", "test")
-SPLIT_WORDS = dict(train="train", training="train", test="test", testing="test", eval="test", evaluation="test",
-                   validation="validation", valid="validation", val="validation", dev="validation")
+SPLIT_WORDS = dict(train="train", training="train", test="test", testing="test", **dict.fromkeys(
+    ("validation", "valid", "val", "dev", "eval", "evaluation"), "validation"))
 
 def _data_files(folder: Path) -> list[Path]:
     "The data files of a folder, relative to it, without hidden ones and those of the system"
-    suffixes = (".csv", ".jsonl", ".parquet")
+    suffixes = (".csv", ".tsv", ".jsonl", ".parquet")
     with reading(str(folder), "give a folder with nothing but data files"):
         files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes]
     files = [path for path in files if not any(part.startswith((".", "__", "~$")) for part in path.parts)]
     files = [path for path in files if os.path.isfile(folder/path)]
     kinds = sorted({path.suffix.lower() for path in files})
     if len(kinds) == 1: return files
-    raise InputError(f"{folder} holds {' and '.join(kinds) or 'no csv, jsonl or parquet'} files: give a folder with one kind")
+    raise InputError(f"{folder} holds {' and '.join(kinds) or 'no csv, tsv, jsonl or parquet'} files: give a folder of one kind")
 
 # %% ../nbs/engine/sources.ipynb #28e23cba
 def _declared_files(folder: Path) -> dict[str, list[Path]]:
@@ -59,11 +59,16 @@ def _declared_files(folder: Path) -> dict[str, list[Path]]:
 def _split_files(folder: Path) -> dict[str, list[Path]]:
     "Split -> its files, told apart by the words of their names; all are train when no name says a split"
     splits: dict = {split: [] for split in (*SPLITS, None)}
+    common: dict = {} # split -> the words that all its files have
     for path in _data_files(folder):
-        words = re.split("[^a-z]+", str(path.with_suffix("")).lower())
-        named = sorted({SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS})
+        words = SPLIT_WORDS.keys() & re.split("[^a-z]+", str(path.with_suffix("")).lower())
+        named = sorted({SPLIT_WORDS[word] for word in words})
         if len(named) > 1: raise InputError(f"{folder/path} says {' and '.join(named)}: rename it to say one split")
-        splits[named[0] if named else None].append(path)
+        split = named[0] if named else None
+        splits[split].append(path)
+        common[split] = words & common.get(split, words)
+        if split and not common[split]:
+            raise InputError(f"{folder/splits[split][0]} and {folder/path} both mean {split}: keep one, or give them one word")
     rest = splits.pop(None)
     if not any(splits.values()): return dict(train=rest)
     left_out = ", ".join(map(str, rest))
@@ -83,7 +88,7 @@ def _joined(parts: dict[Path, Dataset]) -> Dataset:
 
 # %% ../nbs/engine/sources.ipynb #af38938e
 def read_folder(
-    folder: str | Path,  # Holds csv, jsonl or parquet files, all of one kind
+    folder: str | Path,  # Holds csv, tsv, jsonl or parquet files, all of one kind
 ) -> dict[str, Dataset]: # Split name -> rows
     "The splits of a folder, told apart by the names of its files"
     folder = local_path(folder)
@@ -99,7 +104,7 @@ def looks_like_path(
 ) -> bool:     # True when it cannot be a hub name
     "Whether a name can only mean a file or a folder"
     return (name.startswith((".", "~", "/")) or name.endswith("/") or "\\" in name or os.path.isabs(name)
-            or name.count("/") > 1 or len(name) > 200 or Path(name).suffix.lower() in FORMATS)
+            or name.count("/") > 1 or len(name) > 200 or Path(name).suffix.lower() in READERS)
 
 # %% ../nbs/engine/sources.ipynb #20749506
 def hub_cached(

@@ -113,7 +113,7 @@ def test_folder(tmp_path, ending):
 
 
 def test_folder_without_rows_or_of_two_kinds(tmp_path):
-    assert "no csv, jsonl or parquet" in one_line(read_folder, tmp_path)
+    assert "no csv, tsv, jsonl or parquet" in one_line(read_folder, tmp_path)
     rows().to_csv(tmp_path/"train.csv"), rows().to_json(tmp_path/"test.jsonl")
     assert ".csv and .jsonl" in one_line(read_folder, tmp_path)
 

@@ -13,13 +13,13 @@ from sentiment_nbdev.settings import Settings
 from sentiment_nbdev.sources import read_folder, read_rows, read_source
 
 SMALL = dict(n_train=6, n_validation=2, n_test=4)
-KINDS = ("csv", "jsonl", "parquet")
+KINDS = ("csv", "tsv", "jsonl", "parquet")
 
 
 def write(path, table):
     "A table as pandas writes it"
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".csv": table.to_csv(path, index=False)
+    if path.suffix in (".csv", ".tsv"): table.to_csv(path, index=False, sep="," if path.suffix == ".csv" else "\t")
     elif path.suffix == ".jsonl": table.to_json(path, orient="records", lines=True)
     else: table.to_parquet(path)
 
@@ -41,7 +41,7 @@ def test_any_table_is_read_back_or_refused(texts, pair, ending, data):
         write(path, pd.DataFrame(dict(text=texts, label=[pair[i] for i in classes])))
         chosen = Settings(data=str(path), n_train=len(texts) - 2, n_validation=1, n_test=1)
         try: rows = read_rows(path)
-        except InputError as e: assert ending == "csv" and len(str(e).splitlines()) == 1, e     # a lone \r, which pandas does not quote
+        except InputError as e: assert ending in ("csv", "tsv") and len(str(e).splitlines()) == 1, e     # a lone \r, which pandas does not quote
         else:
             assert rows["text"][:] == texts
             assert check_rows_or_refuse(rows, texts, chosen) in (classes, "refused")
@@ -130,8 +130,10 @@ def test_what_the_system_leaves_in_a_folder_is_not_read(tmp_path):
 @pytest.mark.parametrize("files, splits", [
     ({"train.csv": "train", "test.csv": "test"}, "train test"),
     ({"Train.csv": "train", "TEST.csv": "test", "Valid.csv": "validation"}, "train validation test"),
-    ({"training_1.csv": "train", "training_2.csv": "train", "dev.csv": "validation", "evaluation.csv": "test"}, "train validation test"),
+    ({"training_1.csv": "train", "training_2.csv": "train", "dev.csv": "validation", "testing.csv": "test"}, "train validation test"),
     ({"train/a.csv": "train", "test/a.csv": "test", "val/a.csv": "validation"}, "train validation test"),
+    *[({"train.tsv": "train", f"{word}.tsv": "validation", "test.tsv": "test"}, "train validation test") for word in ("val", "valid", "dev", "eval", "validation")],
+    ({"train/training-a.csv": "train", "train/b.csv": "train", "test.csv": "test"}, "train test"),
     ({"data/train-00000-of-00001.csv": "train", "data/test-00000-of-00001.csv": "test"}, "train test"),
     ({"train[1].csv": "train", "test(1).csv": "test"}, "train test"),
     ({"reviews.test.csv": "test", "reviews.train.csv": "train"}, "train test"),
@@ -157,12 +159,14 @@ def test_files_without_a_split_beside_files_with_one(tmp_path):
     ({"train.csv": table("a"), "test.csv": b"text,label\n"}, "test.csv (it has no rows): add rows"),
     ({"train.csv": table("a"), "test.csv": b"text;label\nx;POS\n"}, "test.csv (its columns are separated by ';')"),
     ({"train_test.csv": table("a")}, "train_test.csv says test and train: rename it"),
+    ({"train.csv": table("a"), "test.csv": table("b"), "val.csv": table("c"), "dev.csv": table("d")}, "val.csv both mean validation: keep one"),
+    ({"train.csv": table("a"), "test.csv": table("b"), "eval/a.csv": table("c"), "valid/a.csv": table("d")}, "both mean validation: keep one"),
     ({"train.csv": table("a"), "test.jsonl": table("a")}, "holds .csv and .jsonl files"),
     ({"train.csv": table("a")}, "train has 12 rows"),
     ({"train.csv": table("a"), "dev.csv": table("b")}, "has no test split (it has: train, validation)"),
     ({"test.csv": table("a")}, "has no train split (it has: test)"),
-    ({".train.csv": table("a")}, "holds no csv, jsonl or parquet files"),
-    ({"a.tsv": b"text\tlabel\n"}, "holds no csv, jsonl or parquet files"),
+    ({".train.csv": table("a")}, "holds no csv, tsv, jsonl or parquet files"),
+    ({"a.xlsx": b"text\tlabel\n"}, "holds no csv, tsv, jsonl or parquet files"),
     ({"train1.jsonl": b'{"text": "x", "label": 1}\n', "train2.jsonl": b'{"text": "y", "label": {"a": "b"}}\n'}, "give each column one type"),
 ])
 def test_folders_that_cannot_be_read(tmp_path, files, words):
@@ -187,9 +191,8 @@ def test_columns_in_another_order_are_the_same_columns(tmp_path):
     ("a.csv", b"text,label\nok,POS\n\xe4,POS\n", "line 3 is not utf-8): save it as UTF-8"),
     ("a.csv", b"text,text\nx,y\n", "two columns have the name 'text'): rename one"),
     ("a.csv", b'text,label\n"say "hi" x",POS\n', 'line 2: \',\' expected after \'"\'): double the quotes'),
-    ("a.csv", b'text,label\nx,POS\n"y,POS\nz,NEG\n', "line 3 opens a quote that is never closed): close it"),
+    ("a.csv", b'text,label\nx,POS\n"y,POS\nz,NEG\n', "line 3: it opens a quote that is never closed): close it"),
     ("a.csv", b"text,label\n\n\n", "it has no rows): add rows"),
-    ("a.jsonl", b'{"text": "a"}\n{"text": "\\ud83d x"}\n', "line 2 holds half a character, '\\ud83d'): write the whole character or remove the row"),
     ("a.jsonl", b'{"text": "a"}\n\n{"text": }\n', "line 3 is not JSON"),
     ("a.jsonl", b'{"text": "a"}\n"b"\n', "line 2 is no object"),
     ("a.jsonl", b'{\n"text": "a"\n}\n', "line 1 is not JSON"),
@@ -197,7 +200,12 @@ def test_columns_in_another_order_are_the_same_columns(tmp_path):
     ("a.jsonl", b"[" * 100_000, "cannot read"),
     ("a.jsonl", b'{"text": "a", "n": ' + b"9" * 5000 + b"}\n", "line 1 is not JSON"),
     ("a.jsonl", b"{}\n{}\n", "it has no rows"),
-    ("a.tsv", b"text\tlabel\n", "its name must end in .csv"),
+    ("a.tsv", b"text\tlabel\n", "it has no rows"),
+    ("a.tsv", b"text\tlabel\nx\ty\tPOS\n", "line 2 has 3 cells, the header 2): quote texts that hold a tab"),
+    ("a.tsv", b'text\tlabel\n"Fun", he said\tPOS\n', "line 2: a tab expected after '\"'): double the quotes"),
+    ("a.tsv", b'text\tlabel\nok\tPOS\n"Fun\tPOS\nmore\tNEG\n', "line 3: it opens a quote that is never closed"),
+    ("a.tsv", b'text\tlabel\nok\tPOS\n"Fun\tPOS\nmore"\tNEG\n', "line 3: it opens a quote that closes in line 4, behind tabs of other rows): double the quotes"),
+    ("a.tsv", b'label\ttext\nPOS\t"Fun\nNEG"\tmore\n', "line 2 has 3 cells, the header 2"),
     ("a.json", b"[]", "its name must end in .csv"),
 ])
 def test_the_remedy_fits(tmp_path, name, content, words):
@@ -205,12 +213,25 @@ def test_the_remedy_fits(tmp_path, name, content, words):
     assert words in refusal(read_rows, tmp_path/name)
 
 
+@pytest.mark.parametrize("array", [False, True])
+@pytest.mark.parametrize("broken", [rb'"\ud83d x"', b'"caf\xe9"', b'"\xf0\x9f\x8e x"'])
+def test_half_a_character_costs_its_row_only(tmp_path, broken, array):
+    "Whoever picks the row is told which one it is; the other rows are whole"
+    lines = [b'{"text": "caf\xc3\xa9 %d", "label": %d}' % (n, n % 2) for n in range(8)]
+    lines[3] = b'{"text": %s, "label": 1}' % broken
+    (tmp_path/"a.jsonl").write_bytes(b"[" + b",".join(lines) + b"]" if array else b"\n".join(lines))
+    rows, chosen = read_rows(tmp_path/"a.jsonl"), Settings()
+    whole = [n for n in range(8) if n != 3]
+    assert check_rows(rows.select(whole), "a.jsonl", whole, chosen)["text"][:] == [f"café {n}" for n in whole]
+    assert "row 3 of a.jsonl: the text is {'half a character in': " in refusal(check_rows, rows, "a.jsonl", range(8), chosen)
+
+
 def test_a_jsonl_that_is_one_array(tmp_path):
     (tmp_path/"a.jsonl").write_text('[{"text": "x", "label": 1},\n {"text": "y", "label": 0}]')
     assert read_rows(tmp_path/"a.jsonl").to_list() == [dict(text="x", label=1), dict(text="y", label=0)]
 
 
-@pytest.mark.parametrize("values", [["2024-01-01", "2024-01-02"], [4.5e-12, 1.0], [2**62 + 1, 3], [[1, 2], []], [1, "x"], [dict(a=1), dict(b=[None])], [True, 1], [None, "x"], [1, 2.5]])
+@pytest.mark.parametrize("values", [["2024-01-01", "2024-01-02"], [4.5e-12, 1.0], [2**62 + 1, 3], [[1, 2], []], [1, "x"], ["1", 1], ["null", 1, '{"a": 1}', dict(b=2)], [dict(a=1), dict(b=[None])], [True, 1], [None, "x"], [1, 2.5]])
 @pytest.mark.parametrize("rows", [1, 10_001])             # alone, and with its second value in another chunk
 def test_values_of_a_jsonl_are_what_they_were(tmp_path, values, rows):
     column = [values[0]]*rows + values[1:]
@@ -241,7 +262,7 @@ def test_ends_of_lines(tmp_path, end):
 
 def test_a_row_that_ends_unlike_the_others_is_refused(tmp_path):
     (tmp_path/"a.csv").write_bytes(b"text,label\na film,POS\nhalf\ra text,NEG\n")
-    assert "line 3 ends unlike others): quote texts that hold a line break" in refusal(read_rows, tmp_path/"a.csv")
+    assert "line 3: it ends unlike others): quote texts that hold a line break" in refusal(read_rows, tmp_path/"a.csv")
 
 
 @pytest.mark.parametrize("content, changes, words", [

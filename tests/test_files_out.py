@@ -41,16 +41,20 @@ def place(tmp_path_factory): return tmp_path_factory.mktemp("tables")
 
 @MANY
 @given(rows=st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=6), delimiter=st.sampled_from([",", ";", "\t"]), end=st.sampled_from(["\n", "\r\n"]),
-       quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]))
-def test_csv(place, rows, delimiter, end, quoting):
+       quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]), ending=st.sampled_from(["csv", "tsv"]))
+def test_csv(place, rows, delimiter, end, quoting, ending):
+    if ending == "tsv": delimiter = "\t"
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=delimiter, lineterminator="\r\n", quoting=quoting).writerows([["id", "text", "note"], *rows])
     if quoting == csv.QUOTE_ALL: text = io.StringIO(text.getvalue().replace("\r\n", end))       # other line ends, inside cells, too
-    (place/"in.csv").write_bytes(text.getvalue().encode())
-    there_and_back(place/"in.csv", place/"out.csv")
+    (place/f"in.{ending}").write_bytes(text.getvalue().encode())
+    if delimiter == "\t" and any("\t" in cell and set("\r\n") & set(cell) for row in rows for cell in row):           # it may hold other rows
+        with pytest.raises(InputError, match="behind tabs of other rows"): predict_file(Critic(), place/f"in.{ending}")
+        return
+    there_and_back(place/f"in.{ending}", place/f"out.{ending}")
     def cells(name): return list(csv.reader(io.StringIO((place/name).read_bytes().decode(), newline=""), delimiter=delimiter, strict=True))
-    assert [row[:3] for row in cells("out.csv")] == cells("in.csv")
-    assert [row[3] for row in cells("out.csv")[1:]] == ["POS" if row[1].strip() else "" for row in cells("in.csv")[1:]]
+    assert [row[:3] for row in cells(f"out.{ending}")] == cells(f"in.{ending}")
+    assert [row[3] for row in cells(f"out.{ending}")[1:]] == ["POS" if row[1].strip() else "" for row in cells(f"in.{ending}")[1:]]
 
 
 @MANY
@@ -87,12 +91,12 @@ VALUES = dict(small=1e-12, large=2**53 + 1, day=datetime.date(2024, 1, 31), code
 AS_TEXT = dict(small="1e-12", large="9007199254740993", day="2024-01-31", code="007", price="1.10", raw="AP8=", tags='["a", "ü"]', nothing="", broken="")
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
 def test_another_format_gets_each_value_in_full(place, ending):
     pq.write_table(pa.Table.from_pylist([dict(text="a\rb") | VALUES]), place/"v.parquet")
     there_and_back(place/"v.parquet", place/f"v.{ending}")
-    if ending == "csv":
-        row, = csv.DictReader(io.StringIO((place/"v.csv").read_bytes().decode(), newline=""), strict=True)
+    if ending != "jsonl":
+        row, = csv.DictReader(io.StringIO((place/f"v.{ending}").read_bytes().decode(), newline=""), delimiter="," if ending == "csv" else "\t", strict=True)
         assert row == dict(text="a\rb") | AS_TEXT | dict(predicted="POS", probability="0.75", error="")
     else:
         row = json.loads((place/"v.jsonl").read_text(encoding="utf-8"))
@@ -114,6 +118,7 @@ def test_a_broken_character_costs_its_row_only(place, name, content):
 @pytest.mark.parametrize("name, content, words", [
     ("a.csv", b"text,text\na,b\n", "same name"), ("a.csv", "text\n" .encode() + "é\nè\n".encode("latin-1"), "UTF-8"), ("a.csv", b'text\n"a\n', "cannot read"),
     ("a.csv", b"text,id\na\n", "saw 1"), ("a.csv", b"review\na\n", "set text_column to one of review"), ("a.csv", b"text,error\na,b\n", "rename it"), ("a.csv", b'"a"b,text\n1,2\n', "cannot read"),
+    ("a.tsv", b'text\tid\n"a\t1\nb"\t2\n', "closes in line 3"), ("a.csv", b"text\na\nb\rc\n", "line 3: it ends unlike others"),
     ("a.jsonl", b"[1]\n", "no object"), ("a.jsonl", b'{"text": "a"\n', "line 1"), ("a.jsonl", b"[" * 100000, "line 1"), ("a.jsonl", b"\n\n", "no rows"), ("a.jsonl", b"{}\n", "no column 'text'"),
     ("a.parquet", b"PAR1", "cannot read"), ("a.xlsx", b"x", "must end in"), ("a.txt", b"", "empty")])
 def test_a_file_that_cannot_be_labelled_says_why(place, name, content, words):

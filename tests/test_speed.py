@@ -27,9 +27,13 @@ SHAPE = dict(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_h
 def rows(settings): return prepare_rows(settings)
 
 
+OWN = dict(albert=dict(embedding_size=16, classifier_dropout_prob=0.0), distilbert=dict(dim=32, hidden_dim=64, n_layers=2, n_heads=4, dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0),
+           modernbert=dict(local_attention=6, global_attn_every_n_layers=2, num_hidden_layers=3, attention_dropout=0.0))  # a token sees three places to either side
+
+
 def tiny(kind, **changes):
     torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **SHAPE | changes))
+    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **SHAPE | OWN.get(kind, {}) | changes))
 
 
 def batch(side="right"):
@@ -67,17 +71,30 @@ def test_every_real_token_is_the_same_on_either_side_of_the_padding(kind, side):
     assert torch.allclose(padded[real], packed[real], atol=1e-5) and not packed[~real].any()
 
 
-@pytest.mark.parametrize("kind", ["distilbert", "deberta-v2"])
+@pytest.mark.parametrize("kind", ["mpnet", "deberta-v2"])
 def test_other_architectures_keep_their_padding_or_refuse(kind):
-    changes = {} if kind == "deberta-v2" else dict(dim=32, hidden_dim=64, n_layers=1, n_heads=4)
-    model = tiny(kind, **changes)
+    model = tiny(kind)
     assert not skips_padding(skip_padding(model, replace(ON, padding_free="auto")))
     with pytest.raises(InputError, match=f"not tested on {kind}"): skip_padding(model, ON)
 
 
-def test_attention_dropout_works_without_padding():
-    model = skip_padding(tiny("bert", attention_probs_dropout_prob=0.5), ON).train()
+@pytest.mark.parametrize("kind, name", [("bert", "attention_probs_dropout_prob"), ("modernbert", "attention_dropout")])
+def test_attention_dropout_works_without_padding(kind, name):
+    model = skip_padding(tiny(kind, **{name: 0.5}), ON).train()
     assert not torch.equal(model(**batch()).logits, model(**batch()).logits)
+    almost, plain = skip_padding(tiny(kind, **{name: 1e-12}), ON).train(), tiny(kind).train()     # the way of dropout, with none to speak of
+    assert torch.allclose(almost(**batch()).logits, plain(**batch()).logits, atol=1e-5)
+
+
+def test_a_local_window_is_kept():
+    "In a row longer than the window the result is another one without it"
+    near, whole = (skip_padding(tiny("modernbert", local_attention=size), ON).eval()(**batch()).logits for size in (6, 100))
+    assert torch.allclose(near[[1, 3]], whole[[1, 3]], atol=1e-6) and not torch.allclose(near[2], whole[2], atol=1e-4)
+
+
+def test_a_model_that_reads_from_left_to_right_is_refused():
+    model = skip_padding(tiny("bert", is_decoder=True), ON)
+    with pytest.raises(InputError, match="reads from left to right"): model(**batch())
 
 
 def test_a_mask_of_ones_may_be_left_out():
@@ -155,13 +172,14 @@ def test_quick_dropout_is_dropout(p):
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 @cuda
-def testpacked_attention_on_cuda_equals_the_cpu():
+@pytest.mark.parametrize("window", [None, 5])
+def test_packed_attention_on_cuda_equals_the_cpu(window):
     capability = torch.cuda.get_device_capability()
     if capability < (8, 0): pytest.skip("PyTorch's varlen kernel needs compute capability 8.0")
     q, k, v = (torch.randn(1, 4, 24, 32) for _ in range(3))
     packing = Packing((2, 16), None, torch.tensor([0, 16, 24], dtype=torch.int32).cuda(), 16)
-    out, _ = packed_attention(None, *(t.cuda().bfloat16() for t in (q, k, v)), packing)
-    expected = PackedAttention.apply(q, k, v, [0, 16, 24], 32 ** -0.5).transpose(1, 2)
+    out, _ = packed_attention(None, *(t.cuda().bfloat16() for t in (q, k, v)), packing, sliding_window=window)
+    expected = PackedAttention.apply(q, k, v, [0, 16, 24], 32 ** -0.5, window and window - 1).transpose(1, 2)
     assert torch.allclose(out.float().cpu(), expected, atol=2e-2)
 
 
