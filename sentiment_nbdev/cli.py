@@ -6,10 +6,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
-           'Resume', 'app', 'Saved', 'Base', 'RowSet', 'StudyName', 'Vary', 'GridMethods', 'Quick', 'List', 'Only',
-           'Retry', 'Threads', 'Points', 'TextColumn', 'LEFTOVERS', 'chosen_settings', 'seed_list', 'say', 'compare',
-           'train', 'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'merge', 'push', 'init', 'check_launch',
-           'main']
+           'Resume', 'app', 'Saved', 'Base', 'RowSet', 'Errors', 'By', 'Show', 'StudyName', 'Vary', 'GridMethods',
+           'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'LEFTOVERS', 'chosen_settings',
+           'seed_list', 'say', 'compare', 'train', 'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'merge',
+           'push', 'init', 'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
 import locale, os, shutil, sys, tempfile, warnings
@@ -150,18 +150,30 @@ Base = Annotated[Optional[str], typer.Option("--base", "--model", help="where to
 RowSet = Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALUE",
                                                      help="any other setting of the rows, as name=value; may be repeated")]
 
-@app.command(epilog="Example: sentiment evaluate runs/lora --data my-reviews.csv --n-test 200")
+Errors = Annotated[Optional[Path], typer.Option("--errors", metavar="FILE", parser=_home,
+                                                help="new csv, jsonl or parquet file for the mistakes, most confident first")]
+By = Annotated[Optional[list[str]], typer.Option("--by", metavar="COLUMN", show_default="tags, for the bundled corpus",
+                                                 help="column of the data: accuracy of each of its groups; may be repeated")]
+Show = Annotated[int, typer.Option("--show", min=0, metavar="N", help="print the N most confident mistakes with their texts")]
+
+@app.command(epilog="Example: sentiment evaluate runs/lora --data my-reviews.csv --n-test 200 --errors mistakes.csv")
 def evaluate(
     folder: Saved, profile: Profile = None, settings: File = None, base: Base = None, data: Data = None,
-    n_test: NTest = None, set_: RowSet = None):
-    "Score a saved model on the test rows; without flags on those of its own training."
+    n_test: NTest = None, set_: RowSet = None, errors: Errors = None, by: By = None, show: Show = 0):
+    "Score a saved model on the test rows, without flags on those of its own training; --errors, --by, --show: where it fails."
     if other := {pair.partition("=")[0].strip() for pair in set_ or []} & FIELDS.keys() - {f.name for f in fields(RowSettings)}:
         raise InputError(f"--set {sorted(other)[0]}: the model is trained, so only settings of the rows can be set")
     quiet_libraries()
+    from sentiment_nbdev.errors import analyse_errors, check_mistakes_file, error_report, write_mistakes
     from sentiment_nbdev.prediction import Classifier, score_classifier
+    if errors: check_mistakes_file(errors)
     classifier = Classifier.load(folder, base=base)
     chosen = chosen_settings(profile, settings, set_, classifier.settings, data=data, n_test=n_test)
-    for name, value in score_classifier(classifier, chosen).items(): print(f"{name:14} {value:.4g}")
+    analysis = analyse_errors(classifier, chosen, by) if errors or by or show else None
+    scores = analysis.scores if analysis else score_classifier(classifier, chosen)
+    for name, value in scores.items(): print(f"{name:14} {value:.4g}")
+    if analysis: print(f"\n{error_report(analysis, show)}")
+    if analysis and errors: say(f"Wrote {write_mistakes(analysis, errors)} mistakes to {errors}")
 
 # %% ../nbs/engine/cli.ipynb #aaebab78
 def _whole_number(least: int, shown: str):

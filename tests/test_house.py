@@ -8,7 +8,7 @@ from sentiment_nbdev.settings import PROFILES, load_settings, profile_settings
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT/"sentiment_nbdev"
 FLOORS = ["files", "pictures", "settings", "corpus", "readers", "sources", "labels", "data", "tokenization", "collation", "models", "fast_path", "metrics", "evidence", "records", "training",
-          "checkpoints", "saving", "lora", "prediction", "answers", "runs", "study", "reports", "comparison", "bench", "cli"]
+          "checkpoints", "saving", "lora", "prediction", "answers", "errors", "runs", "study", "reports", "comparison", "bench", "cli"]
 MODULES = [name for name in FLOORS if (LIBRARY/f"{name}.py").exists()]
 NOTEBOOKS = sorted((ROOT/"nbs").rglob("[!.]*.ipynb"))
 COURSE = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]          # lessons, in the order in which they are read
