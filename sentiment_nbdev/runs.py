@@ -32,7 +32,8 @@ from .trainer import make_record
 from .training import fine_tune, open_test, predict_logits
 from .checkpoints import check_run, drop_unfinished, first_process, open_run, run_plan, train_safely
 from .saving import save_adapter, save_classifier, weight_bytes, weights_sha256
-from .lora import add_lora, lora_targets
+from .targets import lora_targets
+from .lora import add_lora
 
 # %% ../nbs/engine/runs.ipynb #6804de1f
 class Rows(NamedTuple):
