@@ -15,7 +15,8 @@ import pyarrow as pa
 from datasets import Dataset, Features, Value
 from .files import (InputError, add_columns, check_output, shown_text, table_parts, table_schema,
                                    write_atomically, write_table)
-from .prediction import Classifier, Prediction, text_fault
+from .loading import text_fault
+from .prediction import Classifier, Prediction
 
 # %% ../nbs/engine/answers.ipynb #8f340dc7
 ANSWER = dict(predicted=Value("string"), probability=Value("float64"), error=Value("string")) # what each row gets

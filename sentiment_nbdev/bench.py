@@ -36,7 +36,8 @@ from .collation import make_collator
 from .models import load_encoder
 from .fast_path import make_quick
 from .records import EpochTimer, PeakMemory, describe_environment, public_settings, speed_parts
-from .training import SentimentTrainer, autocast, mean_loss, predict_logits, training_arguments
+from .trainer import SentimentTrainer, autocast, training_arguments
+from .training import mean_loss, predict_logits
 from .lora import add_lora
 from .runs import Rows
 from .reports import markdown_table
@@ -179,8 +180,8 @@ def _our_trainer(job: Job, model, rows, folder) -> SentimentTrainer:
     arguments.eval_strategy = arguments.save_strategy = arguments.logging_strategy = "no"
     arguments.load_best_model_at_end = False
     callbacks = [EpochTimer()] + job.trim * [_ReturnMemory()]
-    return SentimentTrainer(make_quick(model, job.settings), arguments, sampling=job.settings.sampling, callbacks=callbacks,
-                            train_dataset=rows, data_collator=make_collator(load_tokenizer(job.settings)))
+    return SentimentTrainer(make_quick(model, job.settings), arguments, loss=mean_loss, sampling=job.settings.sampling,
+                            callbacks=callbacks, train_dataset=rows, data_collator=make_collator(load_tokenizer(job.settings)))
 
 # %% ../nbs/engine/bench.ipynb #1e621f3d
 class TokenCount:

@@ -59,8 +59,8 @@ def last_checkpoint(
     folder: str | Path, # Holds checkpoint-STEP folders
 ) -> Path | None:       # None when there is none
     "The newest whole checkpoint; damaged ones after it are removed with a warning"
-    found = [(path.name.split("-")[1], path) for path in Path(folder).glob("checkpoint-*")]
-    steps = {int(step): path for step, path in found if step.isdigit()}
+    folders = [(path.name.split("-")[1], path) for path in Path(folder).glob("checkpoint-*")]
+    steps = {int(step): path for step, path in folders if step.isdigit()}
     for step, path in sorted(steps.items(), reverse=True):
         if not (fault := checkpoint_fault(path)): return path
         warnings.warn(f"checkpoint {path} is passed over: {fault}", stacklevel=2)

@@ -14,7 +14,7 @@ from typing import Callable
 from .files import InputError, check_folder
 from .settings import COMPARED, METHODS, TRAINED, Settings
 from .models import load_encoder
-from .lora import check_targets
+from .targets import check_targets
 from .runs import trial_rates
 from .study import (PLAN, Study, drop_failed, method_arms, run_study, shared_rows, with_conditions,
                                    write_study)

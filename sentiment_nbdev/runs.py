@@ -29,10 +29,12 @@ from .fast_path import make_quick
 from .metrics import calibrate, score_logits
 from .records import (Cost, PeakMemory, RunRecord, describe_environment, describe_rows, public_settings,
                                      write_record)
-from .training import _record, fine_tune, open_test, predict_logits
+from .trainer import make_record
+from .training import fine_tune, open_test, predict_logits
 from .checkpoints import check_run, drop_unfinished, first_process, open_run, run_plan, train_safely
 from .saving import save_adapter, save_classifier, weight_bytes, weights_sha256
-from .lora import add_lora, lora_targets
+from .targets import lora_targets
+from .lora import add_lora
 
 # %% ../nbs/engine/runs.ipynb #6804de1f
 class Rows(NamedTuple):
@@ -112,7 +114,7 @@ def fit_probe(
     memory_of = "device" if peak.device.type == "cuda" else "process"
     cost = Cost(seconds=time.perf_counter() - start, peak_memory_bytes=peak.bytes, memory_of=memory_of)
     scores = score_logits(predict_logits(model, tokens["validation"], tokenizer, settings), labels["validation"])
-    return _record("probe", model, tokens, settings, lr=None, validation=scores, cost=cost)
+    return make_record("probe", model, tokens, settings, lr=None, validation=scores, cost=cost)
 
 # %% ../nbs/engine/runs.ipynb #a7d18894
 def fit_tfidf(

@@ -143,6 +143,10 @@ def load_base(
     base: str | None = None,  # Another place to take the encoder from; None takes the card's
 ) -> tuple:                   # (encoder with a fresh head, settings)
     "The encoder an adapter was trained on, checked by its fingerprint"
+    if not (Path(folder)/"adapter_config.json").is_file():
+        raise InputError(f"{folder} holds no adapter (no adapter_config.json): name a folder made by `sentiment train lora`")
+    if not (Path(folder)/"adapter_model.safetensors").is_file():
+        raise InputError(f"{folder} has no adapter_model.safetensors (a pickle is never opened): save the adapter again")
     if not read_card(folder):
         raise InputError(f"{folder} has no sentiment.json, so its encoder is unknown: use an adapter saved by this package")
     settings = card_settings(folder)
@@ -175,13 +179,14 @@ def _limits(
     settings: dict, # Those of the card
 ) -> list[str]:     # Sentences
     "What a reader must not read into the numbers"
-    found = [f"One training run (seed {settings['seed']}): another seed gives another model, "
-             "and that spread is not in the interval.",
-             "It repeats the opinions and the errors of the people who wrote its training texts. "
-             "Look at its errors before you use it on people."]
+    limits = [f"One training run (seed {settings['seed']}): another seed gives another model, "
+              "and that spread is not in the interval.",
+              "It repeats the opinions and the errors of the people who wrote its training texts. "
+              "Look at its errors before you use it on people."]
     if settings["data"] == "corpus":
-        found.insert(0, "Trained on a synthetic corpus that was made for teaching. The accuracy says nothing about real reviews.")
-    return found
+        limits.insert(0, "Trained on a synthetic corpus that was made for teaching. "
+                         "The accuracy says nothing about real reviews.")
+    return limits
 
 def _how_to_load(repo: str, kind: str) -> str:
     "Lines of code that work"
@@ -191,7 +196,7 @@ def _how_to_load(repo: str, kind: str) -> str:
     return ours if kind == "adapter" else f"{ours}\n\n# or without this package\n{plain}"
 
 # %% ../nbs/engine/saving.ipynb #9923e96d
-_TOLD = ("data", "labels", "max_length", "truncation_side", "epochs", "batch_size", "seed") # settings that the card repeats
+_SHOWN = ("data", "labels", "max_length", "truncation_side", "epochs", "batch_size", "seed") # settings that the card repeats
 
 def _score(test: dict) -> str:
     "The test metrics in a line"
@@ -202,7 +207,7 @@ def _score(test: dict) -> str:
 def _training(card: dict, record: RunRecord) -> dict:
     "How the model was trained, by name"
     first = dict(method=record.method, encoder=card["base_model"] or "a local encoder", rows=record.rows["train"]["n"])
-    return first | {name.replace("_", " "): card["settings"][name] for name in _TOLD} | {"learning rate": record.lr}
+    return first | {name.replace("_", " "): card["settings"][name] for name in _SHOWN} | {"learning rate": record.lr}
 
 # %% ../nbs/engine/saving.ipynb #f06a1390
 def model_card(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest, torch
 from safetensors.torch import load_file, save_file
 from sentiment_nbdev.files import InputError
-from sentiment_nbdev.lora import load_adapter, lora_targets, merge_adapter
+from sentiment_nbdev.lora import load_adapter, merge_adapter
+from sentiment_nbdev.targets import lora_targets
 from sentiment_nbdev.models import find_head, load_encoder
 from sentiment_nbdev.prediction import Classifier
 from sentiment_nbdev.runs import prepare_rows, save_run, train_method

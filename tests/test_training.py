@@ -9,7 +9,8 @@ from sentiment_nbdev.runs import prepare_rows
 from sentiment_nbdev.lora import add_lora
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.checkpoints import checkpoint_fault, seal_checkpoint
-from sentiment_nbdev.training import SentimentTrainer, make_trainer, predict_logits, training_arguments
+from sentiment_nbdev.trainer import SentimentTrainer, make_trainer, training_arguments
+from sentiment_nbdev.training import mean_loss, predict_logits
 from sentiment_nbdev.records import read_record
 
 LR = 1e-3
@@ -28,7 +29,7 @@ def tiny(kind, settings, dropout=0.1):
 
 
 def trainer_for(kind, rows, settings, folder, dropout=0.1, **arguments):
-    trainer = make_trainer(tiny(kind, settings, dropout), rows.tokens, rows.tokenizer, settings, LR, folder)
+    trainer = make_trainer(tiny(kind, settings, dropout), rows.tokens, rows.tokenizer, settings, LR, folder, mean_loss)
     for name, value in arguments.items(): setattr(trainer.args, name, value)
     return trainer
 
@@ -40,7 +41,7 @@ def test_loss_and_gradient_do_not_depend_on_how_a_step_is_split(kind, rows, sett
     for parts in (1, 2):
         arguments = training_arguments(replace(settings, batch_size=8 // parts), LR, tmp_path)
         arguments = replace(arguments, gradient_accumulation_steps=parts, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
-        trainer = SentimentTrainer(tiny(kind, replace(settings, lora_dropout=0.0), dropout=0.0), arguments,
+        trainer = SentimentTrainer(tiny(kind, replace(settings, lora_dropout=0.0), dropout=0.0), arguments, loss=mean_loss,
                                    train_dataset=rows.tokens["train"].select(range(8)), data_collator=make_collator(rows.tokenizer))
         trainer.train()
         first.append(trainer.state.log_history[0])
