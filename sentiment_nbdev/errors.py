@@ -25,7 +25,8 @@ from .labels import seen_labels
 from .data import check_rows, plan_rows
 from .tokenization import full_lengths
 from .metrics import score_logits, wilson_interval
-from .prediction import Classifier, _new_rows
+from .loading import unseen_rows
+from .prediction import Classifier
 from .answers import write_rows
 
 # %% ../nbs/engine/errors.ipynb #d34a7cd8
@@ -126,7 +127,7 @@ def _test_rows(classifier: Classifier, settings: Settings, by: list[str]) -> tup
     part, places = plan_rows(source, settings, ("test",))["test"]
     seen = seen_labels(source, settings.label_column)
     checked = check_rows(source[part].select(places), part, places, settings, seen)
-    rows = _new_rows(classifier, checked.add_column("row", places))
+    rows = unseen_rows(checked.add_column("row", places), classifier.seen)
     chosen = source[part].select(rows["row"][:])
     return rows, {column: group_names(chosen, column) for column in by}
 

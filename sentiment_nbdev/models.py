@@ -113,8 +113,8 @@ def _average(encoder, args, kwargs, output):
     return output
 
 def pool_mean(
-    model: nn.Module, # A sequence classifier without adapter; it is changed in place
-) -> nn.Module:
+    model, # A sequence classifier without adapter; it is changed in place
+):         # The same model
     "Let the head read the mean over the tokens; a pooler, now unused, is not trained"
     model.base_model.register_forward_hook(_average, with_kwargs=True)
     if getattr(model.config, "classifier_pooling", "cls") != "cls": model.config.classifier_pooling = "cls"
@@ -153,16 +153,16 @@ def count_parameters(
 
 # %% ../nbs/05_models.ipynb #296b4702
 def layer_stack(
-    model: nn.Module, # A sequence classifier
-) -> tuple:           # (dotted name, list of layers, first one first)
+    model,  # A sequence classifier
+) -> tuple: # (dotted name, list of layers, first one first)
     "The encoder's stack of equal layers"
     stacks = {name: part for name, part in model.base_model.named_modules() if isinstance(part, nn.ModuleList)}
     return max(stacks.items(), key=lambda item: len(item[1]), default=("", []))
 
 def choose_trainable(
-    model: nn.Module, # A sequence classifier; it is changed in place
-    method: str,      # full, bitfit (biases) or last2 (the last two layers)
-) -> nn.Module:
+    model,       # A sequence classifier; it is changed in place
+    method: str, # full, bitfit (biases) or last2 (the last two layers)
+):               # The same model
     "Leave gradients to what a method trains; the layers outside the encoder are always trained"
     if method == "full": return model
     name, layers = layer_stack(model)

@@ -247,7 +247,8 @@ def read_results(
     folder = Path(folder)
     if not (folder/PLAN).is_file(): return _unplanned(folder)
     study = read_study(folder)
-    return Results(study, [read_arm(study, arm, folder) for arm in study.arms], study_size(study, folder) - count_done(study, folder))
+    left = study_size(study, folder) - count_done(study, folder)
+    return Results(study, [read_arm(study, arm, folder) for arm in study.arms], left)
 
 # %% ../nbs/engine/reports.ipynb #3593c154
 def _shown(value: float | None, pattern: str, scale: float = 1) -> str:
@@ -585,7 +586,8 @@ def how_measured(results: Results) -> list[str]:
     lines = _plan_sentences(study) + [f"Machine: {machine}." for machine in sorted({_machine(r) for r in made})]
     if len(formats) > 1: lines.append(f"Not every run computed in the same number format: {', '.join(formats)}.")
     lines += _load_sentences(made)
-    if results.left: lines.append(f"Unfinished: {results.left} of {len(results.records) + results.left} runs are still to be done.")
+    planned = len(results.records) + results.left
+    if results.left: lines.append(f"Unfinished: {results.left} of {planned} runs are still to be done.")
     if study.settings.data == "corpus":
         lines.append("The corpus is synthetic, so these accuracies say nothing about real reviews.")
     return lines

@@ -37,7 +37,8 @@ from .runs import Rows, open_tests, prepare_rows, run_bow, save_run, train_metho
 
 # %% ../nbs/engine/study.ipynb #ced33fbb
 SEEN = {"model", "revision", "max_length", "truncation_side"}   # what decides which part of a text is read
-LATER = ("pooling", "bow_reads", "train_seed", "group_column", "also_test")  # younger than the first ids: they count where they change something
+# younger than the first ids: they count where they change something
+LATER = ("pooling", "bow_reads", "train_seed", "group_column", "also_test")
 
 def relevant_settings(
     method: str,        # bow, probe, bitfit, last2, lora or full
@@ -356,7 +357,7 @@ def arm_rates(study: Study, arm: Arm, out: str | Path) -> tuple:
     rates = arm.rates
     while study.extend and 2 < len(rates) < len(arm.rates) + 3:
         best = _best_rate(study, replace(arm, rates=rates), out)
-        if best not in (rates[0], rates[-1]): break
+        if best is None or rates[0] < best < rates[-1]: break
         rates = (best / 2, *rates) if best == rates[0] else (*rates, best * 2)
     return rates
 
@@ -614,7 +615,8 @@ def best_rates(
 
 def _apart(method: str, settings: Settings) -> dict:
     "What must agree for a rate to carry over: all that matters to the method but seed, test rows and the rate itself"
-    return {k: v for k, v in relevant_settings(method, settings).items() if k not in {"seed", "n_test", *(f"lr_{m}" for m in TRAINED)}}
+    free = {"seed", "n_test", "also_test", *(f"lr_{m}" for m in TRAINED)}
+    return {name: value for name, value in relevant_settings(method, settings).items() if name not in free}
 
 # %% ../nbs/engine/study.ipynb #2fd6411a
 def known_rates(settings: Settings, out: str | Path) -> dict:
