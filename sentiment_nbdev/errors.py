@@ -22,7 +22,7 @@ from .pictures import in_our_look, new_axes
 from .settings import Settings
 from .sources import read_source
 from .labels import seen_labels
-from .data import check_rows, plan_rows
+from .rows import check_rows, plan_rows
 from .tokenization import full_lengths
 from .metrics import score_logits, wilson_interval
 from .loading import unseen_rows

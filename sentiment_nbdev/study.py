@@ -28,7 +28,7 @@ from .files import InputError, Taken, folder_lock, write_atomically
 from .settings import (COMPARED, FIELDS, METHODS, TRAINED, EncoderSettings, LoRASettings, RowSettings, Settings,
                                       change_settings, choose_device, choose_precision, parse_value, profile_settings)
 from .sources import looks_like_path, read_source
-from .data import plan_rows, row_groups
+from .rows import plan_rows, row_groups
 from .tokenization import full_lengths
 from .models import choose_pooling, load_encoder
 from .records import FIRST_VERSION, RunRecord, public_settings, read_record, write_record, written_settings

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from sentiment_nbdev.sources import check_hub, looks_like_path, read_folder, read_rows, read_source
-from sentiment_nbdev.data import label_lookup, load_reviews, plan_rows
+from sentiment_nbdev.data import load_reviews, plan_rows
+from sentiment_nbdev.labels import label_lookup
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
 from stand_in_hub import COMMIT, serve

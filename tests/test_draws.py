@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 from datasets import Dataset
 from hypothesis import given, settings as hypothesis_settings, strategies as st
-from sentiment_nbdev.data import load_reviews, plan_rows
+from sentiment_nbdev.data import load_reviews
+from sentiment_nbdev.rows import plan_rows
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
 

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings, strategies as st
-from sentiment_nbdev.data import check_rows, load_reviews
+from sentiment_nbdev.data import load_reviews
+from sentiment_nbdev.rows import check_rows
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
 from sentiment_nbdev.sources import read_folder, read_rows, read_source
