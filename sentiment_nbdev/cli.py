@@ -19,7 +19,8 @@ from typing import Annotated, Optional
 import typer
 from .files import SEEN, InputError, Interrupted, check_folder, check_output, process_place
 from .settings import (COMPARED, FIELDS, METHODS, RowSettings, Settings, change_settings, choose_device,
-                                      load_settings, parse_value, profile_settings, quiet_libraries, write_settings)
+                                      parse_value, profile_settings, quiet_libraries)
+from .ini import load_settings, write_settings
 
 # %% ../nbs/engine/cli.ipynb #3645d106
 def _flag(

@@ -147,7 +147,8 @@ def run_bow(
     others = {name: score(split) for name, (split, _) in zip(public_settings(settings)["also_test"], rows.others.values())}
     return RunRecord("bow", None, public_settings(settings), dict(trainable=parameters, total=parameters, fraction=1.0),
                      rows=described, validation=score_logits(*scored[0]), test=score_logits(*scored[1]), others=others,
-                     correct=score_rows(*scored[1])["correct"], calibration=calibrate(*scored), cost=cost, environment=describe_environment(settings))
+                     correct=score_rows(*scored[1])["correct"], calibration=calibrate(*scored), cost=cost,
+                     environment=describe_environment(settings))
 
 # %% ../nbs/engine/runs.ipynb #3a4a774b
 def train_method(

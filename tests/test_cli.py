@@ -87,7 +87,8 @@ def test_damaged_weights(command, saved, tmp_path):
 
 
 def test_init_leaves_other_profiles_alone(command, tmp_path):
-    from sentiment_nbdev.settings import load_settings, profile_settings
+    from sentiment_nbdev.ini import load_settings
+    from sentiment_nbdev.settings import profile_settings
     assert command("init")[0] == 0
     assert load_settings() == profile_settings("embedded")
     assert load_settings("imdb") == profile_settings("imdb")

@@ -3,11 +3,12 @@ import ast, json, os, re, shutil, subprocess, sys, tomllib
 from pathlib import Path
 
 import pytest
-from sentiment_nbdev.settings import PROFILES, load_settings, profile_settings
+from sentiment_nbdev.ini import load_settings
+from sentiment_nbdev.settings import PROFILES, profile_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT/"sentiment_nbdev"
-FLOORS = ["files", "pictures", "settings", "corpus", "readers", "sources", "labels", "rows", "data", "tokenization", "collation", "models", "fast_path", "metrics", "evidence", "records", "trainer", "training",
+FLOORS = ["files", "pictures", "ranges", "settings", "ini", "corpus", "readers", "sources", "labels", "rows", "data", "tokenization", "collation", "models", "fast_path", "metrics", "evidence", "records", "trainer", "training",
           "checkpoints", "saving", "targets", "lora", "loading", "prediction", "answers", "errors", "runs", "study", "reports", "comparison", "bench", "cli"]
 MODULES = [name for name in FLOORS if (LIBRARY/f"{name}.py").exists()]
 NOTEBOOKS = sorted((ROOT/"nbs").rglob("[!.]*.ipynb"))

@@ -13,7 +13,8 @@ from sentiment_nbdev.runs import prepare_rows
 from sentiment_nbdev.lora import add_lora, merge_adapter
 from sentiment_nbdev.fast_path import PADDING_FREE, PackedAttention, QuickDropout, packed_attention, skip_padding, skips_padding
 from sentiment_nbdev.models import load_encoder
-from sentiment_nbdev.settings import PLAIN, Settings, load_settings
+from sentiment_nbdev.ini import load_settings
+from sentiment_nbdev.settings import PLAIN, Settings
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.bench import Job, ablation_jobs, job_model, training_flops
 from sentiment_nbdev.training import mean_loss, predict_logits
