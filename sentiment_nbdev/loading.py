@@ -93,7 +93,8 @@ def load_saved(
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: name a model saved by `sentiment train` or `sentiment merge`")
     adapter = (folder/"adapter_config.json").is_file()
-    if base and not adapter: raise InputError(f"{folder} is a whole model, so it needs no other encoder: leave out --base")
+    if base and not adapter:
+        raise InputError(f"{folder} is a whole model, so it needs no other encoder: leave out --base")
     model, settings = load_adapter(folder, base) if adapter else load_whole(folder)
     return model, saved_tokenizer(folder, settings), settings, read_seen(folder)
 
@@ -132,7 +133,7 @@ def check_texts(
 # %% ../nbs/engine/loading.ipynb #fab54f5e
 def unseen_rows(
     rows: Dataset,                 # Test rows
-    seen: frozenset[bytes] | None, # Fingerprints of the texts that the model was made with; None when nobody kept them
+    seen: frozenset[bytes] | None, # Fingerprints of the texts that the model was made with, or None
 ) -> Dataset:                      # The rows with other texts
     "Leave out what is no test for this model, and say how much that is"
     if seen is None:

@@ -60,7 +60,7 @@ def add_lora(
                         lora_dropout=settings.lora_dropout, use_rslora=settings.lora_scaling == "alpha/sqrt(r)",
                         target_modules=list(lora_targets(model, settings)), modules_to_save=layers_to_save(model))
     adapted = check_trains(get_peft_model(model, config))
-    adapted.peft_config["default"].base_model_name_or_path = ""  # with a name PEFT asks the hub for it at every checkpoint
+    adapted.peft_config["default"].base_model_name_or_path = ""  # with a name PEFT asks the hub at every checkpoint
     return adapted
 
 # %% ../nbs/08_lora.ipynb #52a5ed17

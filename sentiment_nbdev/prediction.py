@@ -57,7 +57,8 @@ class Classifier:
     def logits(self, texts: list[str]) -> np.ndarray:
         "Logits (N, classes) of N texts, in their order"
         if not (texts := check_texts(texts)): return np.zeros((0, len(self.settings.labels)), dtype=np.float32)
-        return predict_logits(self.model, Dataset.from_dict(tokenize(texts, self.tokenizer)), self.tokenizer, self.settings)
+        rows = Dataset.from_dict(tokenize(texts, self.tokenizer))
+        return predict_logits(self.model, rows, self.tokenizer, self.settings)
 
     def predict(self, texts: list[str]) -> list[Prediction]:
         "Label and probability of each of N texts, in their order"
@@ -74,7 +75,8 @@ def prediction_table(
     if not len(rows) == len(before) == len(after):
         raise InputError(f"{len(rows)} rows, {len(before)} and {len(after)} predictions: predict the same rows")
     gold = [rows.features["label"].int2str(label) for label in rows["label"]]
-    return pd.DataFrame(dict(Text=rows["text"][:], Gold=gold, Before=[p.label for p in before], After=[p.label for p in after]))
+    return pd.DataFrame(dict(Text=rows["text"][:], Gold=gold,
+                             Before=[p.label for p in before], After=[p.label for p in after]))
 
 # %% ../nbs/11_prediction.ipynb #146a8323
 def table_accuracy(
@@ -95,7 +97,8 @@ def score_classifier(
 ) -> dict:                  # n, accuracy with interval, f1, mcc, nll, ece, brier
     "Score a classifier on the test rows that it was not trained on"
     if settings.labels != classifier.settings.labels:
-        raise InputError(f"the model knows {', '.join(classifier.settings.labels)}, the data {', '.join(settings.labels)}: "
+        raise InputError(f"the model knows {', '.join(classifier.settings.labels)}, "
+                         f"the data {', '.join(settings.labels)}: "
                          "set labels to the model's")
     rows = unseen_rows(load_reviews(settings, splits=("test",))["test"], classifier.seen)
     return score_logits(classifier.logits(rows["text"][:]), rows["label"][:])

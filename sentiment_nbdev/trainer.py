@@ -23,7 +23,8 @@ from .collation import LengthGroupedSampler, make_collator
 from .models import count_parameters
 from .fast_path import make_quick
 from .metrics import compute_metrics
-from .records import Cost, EpochTimer, RunRecord, describe_environment, describe_rows, public_settings, speed_parts
+from .records import (Cost, EpochTimer, RunRecord, describe_environment, describe_rows,
+                                     public_settings, speed_parts)
 
 # %% ../nbs/engine/trainer.ipynb #90e90bc6
 class _QuietProgress(ProgressCallback):
@@ -97,7 +98,8 @@ def training_arguments(
         bf16=precision == "bf16", fp16=precision == "fp16", use_cpu=device.type == "cpu", seed=settings.seed,
         optim=settings.optimizer, ddp_find_unused_parameters=False, logging_steps=1, logging_nan_inf_filter=False,
         report_to="none", disable_tqdm=not quiet_libraries(),
-        dataloader_pin_memory=device.type == "cuda", dataloader_num_workers=2 * (device.type == "cuda"), label_names=["labels"])
+        dataloader_pin_memory=device.type == "cuda", dataloader_num_workers=2 * (device.type == "cuda"),
+        label_names=["labels"])
 
 # %% ../nbs/engine/trainer.ipynb #c7a87d2e
 def make_trainer(
@@ -114,7 +116,7 @@ def make_trainer(
     "A trainer that selects on the validation split and never sees the test split"
     arguments = training_arguments(settings, lr, folder, parts)
     steps = settings.epochs * math.ceil(len(tokens["train"]) / settings.batch_size)
-    arguments.warmup_steps = int(settings.warmup * steps)    # a share would be rounded up: of a single step nothing would be left
+    arguments.warmup_steps = int(settings.warmup * steps)    # a share would be rounded up, to all of a single step
     return SentimentTrainer(
         make_quick(model, settings), arguments, loss=loss, sampling=settings.sampling,
         train_dataset=tokens["train"], callbacks=[EpochTimer(), *callbacks],
@@ -157,7 +159,8 @@ def make_record(
     **parts,            # What else the record says: lr, history, epochs, validation, cost
 ) -> RunRecord:
     "What every record says, whatever the method"
-    count, environment = count_parameters(model), describe_environment(settings) | dict(parts=speed_parts(model, settings))
+    count = count_parameters(model)
+    environment = describe_environment(settings) | dict(parts=speed_parts(model, settings))
     return RunRecord(method, settings=public_settings(settings), parameters=asdict(count) | dict(fraction=count.fraction),
                      rows={name: describe_rows(tokens[name], len(settings.labels)) for name in ("train", "validation")},
                      environment=environment, **parts)
