@@ -6,7 +6,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/files.html.md"""
 
 # %% auto #0
 __all__ = ['CARD', 'SEEN', 'OURS', 'REQUOTE', 'SEPARATED', 'TABLES', 'InputError', 'Interrupted', 'sealed', 'check_folder',
-           'write_atomically', 'Taken', 'folder_lock', 'process_place', 'file_sha256', 'text_fingerprints',
+           'write_atomically', 'read_json', 'Taken', 'folder_lock', 'process_place', 'file_sha256', 'text_fingerprints',
            'write_seen', 'read_seen', 'unreadable', 'csv_rows', 'read_records', 'cell_text', 'json_line', 'write_table',
            'add_columns', 'shown_text', 'table_schema', 'table_parts', 'check_output']
 
@@ -118,6 +118,19 @@ def write_atomically(
         os.replace(work/"new"/path.name, path)
         _flush(path.parent, inside=False)
 
+# %% ../nbs/engine/files.ipynb #c41b7e92
+def read_json(
+    path: str | Path,                 # A JSON file
+    what: str,                        # What it should be, for the message: "a record"
+    remedy: str = "make it again",    # What to do when it is not
+    make=lambda value: value,         # Makes of the value what is wanted, and may fail
+):                                    # What `make` gives
+    "What stands in a JSON file"
+    try: return make(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+        why = e.strerror if isinstance(e, OSError) else f"{type(e).__name__}: {e}".splitlines()[0]
+        raise InputError(f"{path} is not {what} ({why}): {remedy}") from None
+
 # %% ../nbs/engine/files.ipynb #b0669b09
 class Taken(InputError):
     "Another process is at it"
@@ -172,12 +185,12 @@ def read_seen(
     folder: str | Path,      # Of a saved model
 ) -> frozenset[bytes] | None: # None for a model that was saved without them
     "The fingerprints of the texts that a saved model was made with"
+    def unpacked(payload):
+        packed = base64.b64decode(payload["sha256_64"], validate=True)
+        return frozenset(packed[i:i + 8] for i in range(0, len(packed), 8))
     path = Path(folder)/SEEN
     if not path.is_file(): return None
-    try: packed = base64.b64decode(json.loads(path.read_text(encoding="utf-8"))["sha256_64"], validate=True)
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is damaged: save the model again, or remove this file") from None
-    return frozenset(packed[i:i + 8] for i in range(0, len(packed), 8))
+    return read_json(path, "a list of fingerprints", "save the model again, or remove this file", unpacked)
 
 # %% ../nbs/engine/files.ipynb #497fd9c9
 def unreadable(
