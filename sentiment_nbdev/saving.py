@@ -15,7 +15,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from peft import PeftModel
-from .files import CARD, InputError, write_atomically
+from .files import CARD, InputError, sealed, write_atomically
 from .settings import Settings, change_settings
 from .sources import check_hub
 from .tokenization import load_tokenizer
@@ -236,7 +236,7 @@ def push(
 ) -> str:                  # The address of the repository
     "Put a model with its card on the hub"
     card, api = model_card(folder, repo), HfApi()
-    with write_atomically(Path(folder)/"README.md") as temporary: temporary.write_text(str(card), encoding="utf-8")
+    with write_atomically(Path(folder)/"README.md") as temporary: temporary.write_text(sealed(str(card)), encoding="utf-8")
     try:
         url = api.create_repo(repo, private=private, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=repo, allow_patterns=[*MODEL_FILES, "README.md"],

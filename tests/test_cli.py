@@ -224,7 +224,7 @@ def test_evaluate_leaves_out_the_texts_of_the_training(command, chance, tmp_path
     old, err = scores(command("evaluate", "merged", "--n-test", 120))
     assert old["n"] == "120" and "cannot be checked" in err
     (tmp_path/"mine/seen_texts.json").write_text("{", encoding="utf-8")
-    assert_refused(command("evaluate", "mine", "--base", chance[1]), "seen_texts.json is damaged")
+    assert_refused(command("evaluate", "mine", "--base", chance[1]), "seen_texts.json is not a list of fingerprints")
 
 
 def test_what_is_not_ours_in_a_model_folder_stays(command, chance, tmp_path):

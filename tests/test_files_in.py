@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings, strategies as st
 from sentiment_nbdev.data import load_reviews
+from sentiment_nbdev.files import InputError, read_json, read_seen
 from sentiment_nbdev.rows import check_rows
-from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import Settings
 from sentiment_nbdev.sources import read_folder, read_rows, read_source
 
@@ -295,3 +295,13 @@ def test_a_folder_from_the_hub_says_its_splits_itself(tmp_path):
     ("---\nconfigs: 3\n---\n", "correct the head of this file"), ("---\n: [\n---\n", "correct the head of this file")])
 def test_a_wrong_head_of_a_readme(tmp_path, card, words):
     assert words in refusal(read_folder, folder_of(tmp_path, {"README.md": card.encode(), "first.csv": table("train"), "second.csv": table("test")}))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff", b"[]", b"7", b"{}", b'{"sha256_64": 7}', b'{"sha256_64": "a"}', b"[" * 100_000])
+def test_a_json_file_that_is_not_what_it_should_be(tmp_path, content):
+    path = tmp_path/"seen_texts.json"
+    if content is not None: path.write_bytes(content)
+    if content != b'{"sha256_64": "a"}':
+        assert f"{path} is not a list (" in refusal(read_json, path, "a list", "make it again", lambda payload: payload["sha256_64"] + "")
+    if content is None: assert read_seen(tmp_path) is None
+    else: assert f"{path} is not a list of fingerprints (" in refusal(read_seen, tmp_path)

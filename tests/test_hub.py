@@ -4,6 +4,7 @@ import json, os, re, shutil
 import pandas as pd
 import pytest
 from huggingface_hub import ModelCard
+from sentiment_nbdev.files import InputError, check_folder
 from stand_in_hub import serve
 
 
@@ -34,6 +35,10 @@ def test_push_and_load(hub, tmp_path):
     card, record = ModelCard.load(root/"models/me/my-critic/README.md"), json.loads((tmp_path/"mine/record.json").read_text())
     assert card.data.eval_results[0].metric_value == round(record["test"]["accuracy"], 4)
     assert f"{record['test']['accuracy_low']:.1%} to {record['test']['accuracy_high']:.1%}" in card.text
+    assert (tmp_path/"mine/README.md").read_text() == (root/"models/me/my-critic/README.md").read_text()
+    check_folder(tmp_path/"mine")                               # training may replace it: all of it is ours
+    with (tmp_path/"mine/README.md").open("a") as file: file.write("Beware of irony.\n")
+    with pytest.raises(InputError, match="it also holds README.md"): check_folder(tmp_path/"mine")
     shutil.rmtree(tmp_path/"mine")
     run = command("predict", "hf://me/my-critic", "a lovely, lovely film")
     assert run.returncode == 0 and run.stdout == before, run.stderr
