@@ -14,11 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 from datasets import Dataset
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 from .files import InputError, read_seen, text_fingerprints
 from .settings import Settings
-from .sources import find_encoder
+from .sources import find_encoder, read_config
 from .tokenization import load_tokenizer
+from .models import pool_mean
 from .saving import card_settings, fetch, read_card
 from .lora import load_adapter
 
@@ -28,7 +29,7 @@ def model_settings(
 ) -> Settings:          # Settings that load it
     "The settings of a saved model, from its card or from its own config"
     if read_card(folder): return replace(card_settings(folder), model=str(folder), revision="")
-    config = AutoConfig.from_pretrained(folder)
+    config = read_config(folder)
     labels = tuple(str(name) for _, name in sorted(config.id2label.items()))
     if len(set(labels)) < 2:
         raise InputError(f"{folder} gives one number per text, not one of several classes: name a classifier")
@@ -45,11 +46,13 @@ def load_whole(
     "A full, probe or merged model"
     find_encoder(Settings(model=str(folder)))            # names what is missing: the folder, its config, its weights
     try:
-        kind = (AutoConfig.from_pretrained(folder).architectures or ["?"])[0]
+        config, pooled = read_config(folder), read_card(folder).get("settings", {}).get("pooling") == "mean"
+        kind = (config.architectures or ["?"])[0]
         if not kind.endswith("ForSequenceClassification"):
             raise InputError(f"{folder} holds a {kind} without a trained classification head: "
                              "train it first with `sentiment train`")
-        model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, use_safetensors=True)
+        if pooled: pool_mean(model)
         settings = model_settings(folder)
     except InputError: raise
     except (OSError, RuntimeError, ValueError, SafetensorError) as e:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 from .files import InputError
 from .settings import Settings
-from .saving import load_base
+from .saving import load_base, read_adapter_config
 from .targets import check_targets, check_trains, layers_to_save, lora_targets
 
 # %% ../nbs/08_lora.ipynb #254547d7
@@ -70,7 +70,7 @@ def load_adapter(
 ) -> tuple:                   # (PeftModel in evaluation mode, settings)
     "An adapter on its own encoder"
     model, settings = load_base(folder, base)
-    try: return PeftModel.from_pretrained(model, str(folder)).eval(), settings
+    try: return PeftModel.from_pretrained(model, str(folder), config=read_adapter_config(folder)).eval(), settings
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as e:
         raise InputError(f"cannot load the adapter {folder}: {str(e).splitlines()[0]}") from None
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
+from transformers import AutoModelForSequenceClassification, set_seed
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS
 from .files import InputError
 from .pictures import in_our_look, new_axes
 from .settings import Settings
-from .sources import find_encoder
+from .sources import find_encoder, read_config
 from .data import label_maps
 
 # %% ../nbs/05_models.ipynb #1a72a607
@@ -28,8 +28,7 @@ def _encoder_config(
     "The encoder's own config, with the names of our classes and our dropout"
     source = find_encoder(settings)
     id2label, label2id = label_maps(settings.labels)
-    config = AutoConfig.from_pretrained(source.path, revision=source.revision, num_labels=len(id2label),
-                                        id2label=id2label, label2id=label2id)
+    config = read_config(source.path, source.revision, num_labels=len(id2label), id2label=id2label, label2id=label2id)
     # architectures differ in the names
     dropout = dict(attention_probs_dropout_prob=settings.attention_dropout, attention_dropout=settings.attention_dropout,
                    hidden_dropout_prob=settings.hidden_dropout, dropout=settings.hidden_dropout)

@@ -12,11 +12,11 @@ __all__ = ['show_tokens', 'load_tokenizer', 'tokenize', 'seen_texts', 'tokenize_
 import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 from .files import InputError
 from .pictures import ColouredTokens, in_our_look, new_axes
 from .settings import Settings
-from .sources import check_tokenizer, find_encoder
+from .sources import check_tokenizer, find_encoder, read_config
 
 # %% ../nbs/03_tokenization.ipynb #ec7c24e5
 def show_tokens(
@@ -34,8 +34,8 @@ def load_tokenizer(
     "The encoder's tokenizer, set to keep `max_length` tokens and to cut the `truncation_side`"
     path, revision = find_encoder(settings)
     try:
-        config = AutoConfig.from_pretrained(path, revision=revision)
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, model_max_length=settings.max_length,
+        config = read_config(path, revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, config=config, model_max_length=settings.max_length,
                                                   truncation_side=settings.truncation_side)
     except (OSError, ValueError) as e:
         raise InputError(f"cannot load the tokenizer of {settings.model} ({str(e).strip().splitlines()[0]}): "
