@@ -43,6 +43,7 @@ def beats_majority(record: RunRecord) -> bool:
 class RateTrial:
     "The trials of one learning rate"
     accuracy: list[float] # On the validation rows, one per seed; 0 for a run without an answer
+    mean: float
     failed: float         # Share of seeds that did not learn
     n: int                # Validation rows
 
@@ -52,7 +53,7 @@ def rate_trials(runs: ArmRuns) -> dict[str, RateTrial]: # Learning rate, as text
     for rate, records in runs.trials.items():
         accuracy = [r.validation["accuracy"] if r.status == "done" else 0.0 for r in records]
         failed = float(np.mean([not beats_majority(r) for r in records]))
-        table[f"{rate:g}"] = RateTrial(accuracy, failed, records[0].settings["n_validation"])
+        table[f"{rate:g}"] = RateTrial(accuracy, float(np.mean(accuracy)), failed, records[0].settings["n_validation"])
     return table
 
 # %% ../nbs/engine/reports.ipynb #22acaf68
@@ -694,10 +695,9 @@ def _numbers(prefix: str, value) -> dict:
     inner = [_numbers(f"{prefix}.{slug(str(name))}", part) for name, part in value.items()]
     return {key: number for numbers in inner for key, number in numbers.items()}
 
-def _folder_numbers(folder: Path) -> dict:
+def _folder_numbers(folder: Path, name: str) -> dict:
     "The numbers of one folder: name.arm.quantity, and name.a-minus-b.quantity"
-    payload, name = json.loads((folder/"summary.json").read_text(encoding="utf-8")), slug(folder.name)
-    numbers = {}
+    payload, numbers = json.loads((folder/"summary.json").read_text(encoding="utf-8")), {}
     for arm in payload["arms"]:
         prefix = f"{name}.{slug(arm['name'])}"
         numbers |= _numbers(prefix, arm["scores"]) | _numbers(prefix, dict(lr=arm["lr"], rates=arm["rates"]))
@@ -707,9 +707,10 @@ def _folder_numbers(folder: Path) -> dict:
     return numbers
 
 def index_numbers(results: str | Path) -> dict:
-    "All numbers under a results folder"
-    folders = [path.parent for path in sorted(Path(results).glob("*/summary.json"))]
-    return {key: value for folder in folders for key, value in _folder_numbers(folder).items()}
+    "All numbers under a results folder; those of imdb/verdict begin with imdb-verdict"
+    folders = [path.parent for path in sorted(Path(results).rglob("summary.json"))]
+    names = {folder: slug("-".join(folder.relative_to(results).parts)) for folder in folders}
+    return {key: value for folder, name in names.items() for key, value in _folder_numbers(folder, name).items()}
 
 # %% ../nbs/engine/reports.ipynb #4b126d23
 def report_all(

@@ -48,7 +48,7 @@ def test_plain_peft_refuses_a_mean_pooled_adapter(tmp_path):
 def test_a_mean_pooled_model_is_merged_with_the_same_answers(tmp_path):
     train_and_save("lora", replace(SMALL, pooling="mean"), tmp_path/"lora")
     assert main(["merge", str(tmp_path/"lora"), "--out", str(tmp_path/"merged")]) == 0
-    answers = [[row["probability"] for row in Classifier.load(tmp_path/name).predict(TEXTS)] for name in ("lora", "merged")]
+    answers = [[row[1] for row in Classifier.load(tmp_path/name).predict(TEXTS)] for name in ("lora", "merged")]
     assert np.allclose(*answers, atol=1e-5)
 
 
