@@ -14,7 +14,7 @@ __all__ = ['ORIGINAL_RATE', 'QUESTIONS', 'beats_majority', 'RateTrial', 'rate_tr
 
 # %% ../nbs/engine/reports.ipynb #4b1690de
 import json, re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 import matplotlib.pyplot as plt
@@ -85,6 +85,7 @@ class Scores:
     brier: float | None = None    # None where records are older than this score
     brier_calibrated: float | None = None
     binning: str = "equal width"  # Kind of the bins of the ECE
+    per_seed: dict[str, list] = field(default_factory=dict) # Calibration of each seed, where all records have it
 
 # %% ../nbs/engine/reports.ipynb #abf7407d
 def _mean(values: list) -> float | None:
@@ -95,6 +96,16 @@ def _binning(records: list[RunRecord]) -> str:
     "Over which bins the ECE of these runs was taken; records without calibration are of the first version"
     return " and ".join(sorted({r.calibration.binning if r.calibration else "equal width" for r in records}))
 
+def _per_seed(records: list[RunRecord]) -> dict[str, list]:
+    "Calibration of each seed before and after scaling, where all records have it"
+    names = ("nll", "ece", "brier")
+    values = {name: [r.test.get(name) for r in records] for name in names}
+    for name in ("temperature", *names):
+        after = [getattr(r.calibration, name) if r.calibration else None for r in records]
+        values[name if name == "temperature" else f"{name}_calibrated"] = after
+    return {name: of_seeds for name, of_seeds in values.items() if None not in of_seeds}
+
+# %% ../nbs/engine/reports.ipynb #e57ad02c
 def score_runs(
     records: list[RunRecord], # All seeds of one arm
 ) -> Scores:
@@ -114,7 +125,7 @@ def score_runs(
         temperature=_mean([c.temperature for c in scaled]), nll_calibrated=_mean([c.nll for c in scaled]),
         ece_calibrated=_mean([c.ece for c in scaled]),
         brier=_mean([r.test.get("brier") for r in records]), brier_calibrated=_mean([c.brier for c in scaled]),
-        binning=_binning(records))
+        binning=_binning(records), per_seed=_per_seed(records))
 
 # %% ../nbs/engine/reports.ipynb #13994f6c
 @dataclass(frozen=True)
@@ -175,6 +186,7 @@ def _groups(pairs: list[tuple[RunRecord, RunRecord]]) -> list[int] | None:
     known = [record.rows["test"].get("groups") for pair in pairs for record in pair]
     return known[0] if all(groups == known[0] for groups in known) else None
 
+# %% ../nbs/engine/reports.ipynb #f90b3a65
 def compare_arms(
     arms: list[ArmRuns],
     margin: float = 0.01, # A smaller difference counts as none
@@ -321,20 +333,29 @@ def cost_table(
     return markdown_table(lines)
 
 # %% ../nbs/engine/reports.ipynb #3ab9c6d1
+def _with_range(scores: Scores, name: str) -> str:
+    "The mean of a score, and its lowest and highest seed where there are several"
+    mean, seeds = _shown(getattr(scores, name), "{:.3f}"), scores.per_seed.get(name, [])
+    return f"{mean} ({min(seeds):.3f} to {max(seeds):.3f})" if len(seeds) > 1 else mean
+
 def _calibration_line(name: str, scores: Scores, brier: bool) -> dict:
     "A line of `calibration_table`"
-    before = {"NLL": f"{scores.nll:.3f}", "Brier": _shown(scores.brier, "{:.3f}"), "ECE": f"{scores.ece:.3f}"}
-    after = {"NLL after": scores.nll_calibrated, "Brier after": scores.brier_calibrated, "ECE after": scores.ece_calibrated}
-    line = before | {"temperature": _shown(scores.temperature, "{:.2f}")} | {k: _shown(v, "{:.3f}") for k, v in after.items()}
-    return {"arm": name} | {key: text for key, text in line.items() if brier or "Brier" not in key}
+    line = {"arm": name, "NLL": _shown(scores.nll, "{:.3f}"), "Brier": _shown(scores.brier, "{:.3f}"),
+            "ECE": _with_range(scores, "ece"), "temperature": _shown(scores.temperature, "{:.2f}"),
+            "NLL after": _shown(scores.nll_calibrated, "{:.3f}"), "Brier after": _shown(scores.brier_calibrated, "{:.3f}"),
+            "ECE after": _with_range(scores, "ece_calibrated")}
+    return {key: text for key, text in line.items() if brier or "Brier" not in key}
 
+# %% ../nbs/engine/reports.ipynb #64c2e0a9
 def bins_sentence(summaries: list[ArmSummary]) -> str:
-    "Which bins the ECE of which arm was taken over"
+    "Which bins the ECE of which arm was taken over, and what the brackets are"
     kinds: dict[str, list[str]] = {}
     for s in summaries:
         if s.scores: kinds.setdefault(s.scores.binning, []).append(s.name)
     whose = {kind: f" ({', '.join(names)})" * (len(kinds) > 1) for kind, names in kinds.items()}
-    return "ECE over ten bins of " + "; over ten bins of ".join(f"{kind}{whose[kind]}" for kind in kinds) + "."
+    bins = "; over ten bins of ".join(f"{kind}{whose[kind]}" for kind in kinds)
+    brackets = any(s.scores and s.scores.seeds > 1 for s in summaries)
+    return f"ECE over ten bins of {bins}." + " In brackets: lowest and highest seed." * brackets
 
 def calibration_table(summaries: list[ArmSummary]) -> str:
     "NLL, Brier score (where records have it) and ECE before and after temperature scaling, and which bins, as markdown"
@@ -661,7 +682,8 @@ def results_summary(
 # %% ../nbs/engine/reports.ipynb #0cbdf8cf
 def _numbers_of(summary: ArmSummary) -> dict:
     "One line of table.csv"
-    return dict(arm=summary.name, method=summary.method, lr=summary.lr, **(asdict(summary.scores) if summary.scores else {}))
+    scores = asdict(summary.scores) if summary.scores else {}
+    return dict(arm=summary.name, method=summary.method, lr=summary.lr, **{k: v for k, v in scores.items() if k != "per_seed"})
 
 def write_report(
     folder: str | Path, # Of a study or comparison, finished or not
@@ -703,7 +725,8 @@ def _folder_numbers(folder: Path, name: str) -> dict:
         numbers |= _numbers(prefix, arm["scores"]) | _numbers(prefix, dict(lr=arm["lr"], rates=arm["rates"]))
     for pair in payload["comparisons"]:
         prefix = f"{name}.{slug(pair['name'] + '-minus-' + pair['reference'])}"
-        numbers |= _numbers(prefix, pair["result"]) | _numbers(prefix, {"p-holm": pair["p_holm"], "equivalence-holm": pair["equivalence_holm"]})
+        corrected = {"p-holm": pair["p_holm"], "equivalence-holm": pair["equivalence_holm"]}
+        numbers |= _numbers(prefix, pair["result"] | corrected)
     return numbers
 
 def index_numbers(results: str | Path) -> dict:
