@@ -10,7 +10,7 @@ __all__ = ['SPLITS', 'SPLIT_WORDS', 'REMEDIES', 'WEIGHTS', 'BUNDLE', 'BUNDLE_SHA
            'usable_positions', 'check_tokenizer']
 
 # %% ../nbs/engine/sources.ipynb #96aa1895
-import json, os, re, threading, warnings
+import inspect, json, os, re, threading, warnings
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -264,9 +264,19 @@ def usable_positions(
     try:
         with torch.device("meta"): model = AutoModel.from_config(config)
     except (ValueError, ImportError, RuntimeError): return getattr(config, "max_position_embeddings", None)
-    tables = [layer for name, layer in model.named_modules() if name.endswith("position_embeddings") and hasattr(layer, "weight")]
+    names = ("position_embeddings", "embed_positions")
+    tables = [layer for name, layer in model.named_modules() if name.endswith(names) and hasattr(layer, "weight")]
     unused = [0 if table.padding_idx is None else table.padding_idx + 1 for table in tables] # the first position comes after it
-    return min((table.num_embeddings - rows for table, rows in zip(tables, unused)), default=None)
+    usable = [len(table.weight) - rows for table, rows in zip(tables, unused)]
+    return min([config.max_position_embeddings, *usable]) if usable else None # some tables have more rows than are asked for
+
+# %% ../nbs/engine/sources.ipynb #6d0e2b95
+def _sees_padding(config) -> bool:
+    "Whether an encoder takes no attention mask and so reads the padding as text, as FNet does"
+    from transformers import AutoModel
+    known = type(config) in AutoModel._model_mapping
+    forward = getattr(AutoModel._model_mapping[type(config)], "forward", None) if known else None
+    return forward is not None and "attention_mask" not in inspect.signature(forward).parameters
 
 def check_tokenizer(
     tokenizer,          # As loaded
@@ -281,6 +291,9 @@ def check_tokenizer(
     if not config.vocab_size/2 < len(tokenizer) <= config.vocab_size:
         raise InputError(f"{settings.model} has a tokenizer of {len(tokenizer)} tokens and a model of {config.vocab_size}: "
                          "save the model's own tokenizer beside it")
+    if _sees_padding(config):
+        raise InputError(f"{settings.model} is a {config.model_type}, which cannot tell padding from text, so an answer would "
+                         "depend on the other texts of its batch: name another encoder with --model")
     if tokenizer.pad_token is None:
         raise InputError(f"{settings.model} has no padding token, so texts of different lengths cannot share a batch: "
                          "name an encoder (bert, roberta, deberta-v2, modernbert, ...) with --model")

@@ -1,4 +1,5 @@
 """Encoders of many families, laid out as real files are: what a checkpoint brings arrives unchanged, what it lacks is trained and saved."""
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 
 SIZE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, max_position_embeddings=66, pad_token_id=0)
 KINDS = dict(bert={}, roberta={}, camembert={}, mpnet={}, electra=dict(embedding_size=16), albert=dict(embedding_size=16),
-             distilbert=dict(dim=32, n_layers=2, n_heads=2, hidden_dim=48), modernbert=dict(global_attn_every_n_layers=2))
+             distilbert=dict(dim=32, n_layers=2, n_heads=2, hidden_dim=48), modernbert=dict(global_attn_every_n_layers=2), longformer=dict(attention_window=[4, 4]))
 KINDS |= {"xlm-roberta": {}, "deberta-v2": dict(relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=8)}
 TARGETS = dict(distilbert=("q_lin", "v_lin"), mpnet=("q", "v"), modernbert=("Wqkv",)) | {"deberta-v2": ("query_proj", "value_proj")}
 TEXTS = ["a lovely, lovely film", "two dull hours " * 30]
@@ -95,7 +96,29 @@ def test_a_model_that_writes_is_refused(kind, tmp_path):
     with pytest.raises(InputError, match="no encoder"): load_encoder(Settings(model=str(tmp_path), revision=""))
 
 
-@pytest.mark.parametrize("kind, positions", [("roberta", 65), ("mpnet", 64)])
-def test_the_limit_is_that_of_usable_positions(kind, positions, tmp_path):
+MORE = dict(nystromformer=dict(num_landmarks=4, segment_means_seq_len=4), roformer=dict(embedding_size=32), ibert={}, fnet={}, esm=dict(position_embedding_type="rotary"))
+
+
+@pytest.mark.parametrize("kind, positions", [("roberta", 65), ("mpnet", 64), ("longformer", 65), ("nystromformer", 66), ("roformer", 66), ("ibert", 65)])
+def test_the_limit_is_that_of_usable_positions(kind, positions, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "KINDS", KINDS | MORE)
     settings = checkpoint(kind, tmp_path)
-    with pytest.raises(InputError, match=f"has {positions} usable positions"): load_tokenizer(replace(settings, max_length=66))
+    with pytest.raises(InputError, match=f"has {positions} usable positions"): load_tokenizer(replace(settings, max_length=70))
+    tokenizer = load_tokenizer(replace(settings, max_length=positions))
+    with torch.no_grad(): load_encoder(settings).eval()(**tokenizer(["dull " * 99], truncation=True, return_tensors="pt"))     # the longest text passes
+
+
+@pytest.mark.parametrize("kind, changes", [("deberta-v2", dict(position_biased_input=False)), ("modernbert", {}), ("esm", {})])
+def test_an_encoder_without_a_limit_takes_long_texts(kind, changes, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "KINDS", {kind: (KINDS | MORE)[kind] | changes})
+    settings = replace(checkpoint(kind, tmp_path), max_length=400)
+    tokenizer, model = load_tokenizer(settings), load_encoder(settings).eval()
+    def logits(texts):
+        batch = tokenizer(texts, truncation=True, padding=True, return_tensors="pt").data
+        with torch.no_grad(): return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[0]
+    assert torch.allclose(logits(["a joy"]), logits(["a joy", "two dull hours " * 200]), atol=1e-5)
+
+
+def test_an_encoder_that_reads_padding_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "KINDS", MORE)
+    with pytest.raises(InputError, match="is a fnet, which cannot tell padding from text"): load_tokenizer(checkpoint("fnet", tmp_path))
