@@ -219,7 +219,7 @@ class Results:
     @cached_property
     def differences(self) -> list[ArmDifference]:
         "The arms against their references"
-        return compare_arms(self.arms)
+        return compare_arms(self.arms, self.study.margin)
 
     @property
     def finals(self) -> list[RunRecord]:
