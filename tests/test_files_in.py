@@ -194,6 +194,8 @@ def test_columns_in_another_order_are_the_same_columns(tmp_path):
     ("a.csv", b'text,label\n"say "hi" x",POS\n', 'line 2: \',\' expected after \'"\'): double the quotes'),
     ("a.csv", b'text,label\nx,POS\n"y,POS\nz,NEG\n', "line 3: it opens a quote that is never closed): close it"),
     ("a.csv", b"text,label\n\n\n", "it has no rows): add rows"),
+    ("a.jsonl", b'{"text": "a"}\n{"text": "caf\xe9"}\n{"text": "b"}\n', "line 2 is not utf-8): save it as UTF-8"),
+    ("a.jsonl", b'[{"text": "a"},\n{"text": "caf\xe9"}]\n', "line 2 is not utf-8): save it as UTF-8"),
     ("a.jsonl", b'{"text": "a"}\n\n{"text": }\n', "line 3 is not JSON"),
     ("a.jsonl", b'{"text": "a"}\n"b"\n', "line 2 is no object"),
     ("a.jsonl", b'{\n"text": "a"\n}\n', "line 1 is not JSON"),
@@ -214,8 +216,7 @@ def test_the_remedy_fits(tmp_path, name, content, words):
     assert words in refusal(read_rows, tmp_path/name)
 
 
-@pytest.mark.parametrize("array", [False, True])
-@pytest.mark.parametrize("broken", [rb'"\ud83d x"', b'"caf\xe9"', b'"\xf0\x9f\x8e x"'])
+@pytest.mark.parametrize("broken, array", [(rb'"\ud83d x"', False), (rb'"\ud83d x"', True), (b'"caf\xe9"', False), (b'"\xf0\x9f\x8e x"', False)])
 def test_half_a_character_costs_its_row_only(tmp_path, broken, array):
     "Whoever picks the row is told which one it is; the other rows are whole"
     lines = [b'{"text": "caf\xc3\xa9 %d", "label": %d}' % (n, n % 2) for n in range(8)]
