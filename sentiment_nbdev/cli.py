@@ -206,13 +206,13 @@ def grid(
     pairs: list[str], # "lora_r=1,4"
 ) -> dict:            # Setting to its values, as text
     "What --vary asks for"
-    found = {}
+    varied = {}
     for pair in pairs:
         name, _, text = pair.partition("=")
         if name not in FIELDS or not (values := [part for part in text.split(",") if part]):
             raise InputError(f"--vary {pair}: write a setting and its values, such as lora_r=1,4")
-        found[name] = values
-    return found
+        varied[name] = values
+    return varied
 
 # %% ../nbs/engine/cli.ipynb #5bfea9ad
 def _planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str], methods: str, points: int | None,

@@ -32,10 +32,10 @@ def test_reports_follow_from_their_records(folder, tmp_path):
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
 def test_study_records_are_those_of_the_plan(study):
     plan = read_study(study)
-    known = {f"{run.name}.json" for run in trial_runs(plan) + final_runs(plan, study)}
+    known = {f"{run.name}.json" for run in trial_runs(plan, study) + final_runs(plan, study)}
     files = sorted((study/"records").glob("*.json"))
     assert files and {path.name for path in files} <= known
-    runs = {f"{run.name}.json": run for run in trial_runs(plan) + final_runs(plan, study)}
+    runs = {f"{run.name}.json": run for run in trial_runs(plan, study) + final_runs(plan, study)}
     for path in files:
         record, run = read_record(path), runs[path.name]
         assert (record.method, record.settings["seed"], record.lr) == (run.method, run.settings.seed, getattr(run.settings, f"lr_{run.method}", None))
