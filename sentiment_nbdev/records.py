@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import psutil, torch
 from transformers import TrainerCallback
-from .files import InputError, write_atomically
+from .files import read_json, write_atomically
 from .settings import PLAIN, Settings, choose_device, choose_precision
 from .tokenization import token_lengths
 from .metrics import Calibration
@@ -195,9 +195,7 @@ def read_record(
     path: str | Path, # A JSON file written by `write_record`
 ) -> RunRecord:
     "Read a record back"
-    try: return _record_of(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
-        raise InputError(f"{path} is not a record of a run: {e}") from None
+    return read_json(path, "a record of a run", "name a file that compare, train or study wrote", _record_of)
 
 # %% ../nbs/engine/records.ipynb #f696e8dc
 def results_folder() -> Path:

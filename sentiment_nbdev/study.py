@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
-from .files import InputError, Taken, folder_lock, write_atomically
+from .files import InputError, Taken, folder_lock, read_json, write_atomically
 from .settings import (COMPARED, FIELDS, METHODS, TRAINED, EncoderSettings, LoRASettings, RowSettings, Settings,
                                       change_settings, choose_device, choose_precision, parse_value, profile_settings)
 from .sources import looks_like_path, read_source
@@ -445,6 +445,14 @@ def open_commands(
     if study.precision and study.settings.precision == "auto": given += ["--set", f"precision={study.precision}"]
     return [shlex.join(["sentiment", *given, "--run", run.id]) for run in open_runs(study, out)]
 
+def _describe_run(run: Run, out: str | Path, seconds: float) -> str:
+    "One line on a finished run"
+    record = read_record(record_file(run, out))
+    outcome = f"validation {record.validation['accuracy']:.1%}" if record.status == "done" else record.status
+    test = f", test {record.test['accuracy']:.1%}" if record.test else ""
+    return f"{run.name}: {outcome}{test}, {seconds:.0f} s"
+
+# %% ../nbs/engine/study.ipynb #bf204dff
 FLAGS = ("model", "data", "n_train", "n_validation", "n_test", "max_length", "epochs")  # settings with a flag of their own
 
 def continue_command(
@@ -463,13 +471,6 @@ def continue_command(
     points = max(len(arm.rates) for arm in study.arms)
     if study.name in (*GRIDS, "verdict") and points > 1: words += ["--points", str(points)]
     return shlex.join([*words, "--seeds", ",".join(map(str, study.seeds)), "--out", str(out)])
-
-def _describe_run(run: Run, out: str | Path, seconds: float) -> str:
-    "One line on a finished run"
-    record = read_record(record_file(run, out))
-    outcome = f"validation {record.validation['accuracy']:.1%}" if record.status == "done" else record.status
-    test = f", test {record.test['accuracy']:.1%}" if record.test else ""
-    return f"{run.name}: {outcome}{test}, {seconds:.0f} s"
 
 # %% ../nbs/engine/study.ipynb #6c2c8723
 PLAN = "study.json"
@@ -534,13 +535,13 @@ def _plan_of(study: Study) -> dict:
 # %% ../nbs/engine/study.ipynb #3cce4a32
 def read_study(out: str | Path) -> Study:
     "The study that a folder was made for"
-    try:
-        plan = json.loads((Path(out)/PLAN).read_text(encoding="utf-8"))
-        arms = tuple(Arm(**arm | dict(rates=tuple(arm["rates"]), changes=_tuples(arm["changes"]))) for arm in plan["arms"])
-        return Study(**plan | dict(arms=arms, settings=written_settings(plan["settings"]), seeds=tuple(plan["seeds"])))
-    except FileNotFoundError: raise InputError(f"{out} holds no study: run `sentiment study` first") from None
-    except (OSError, ValueError, TypeError, KeyError) as e:
-        raise InputError(f"{out}/{PLAN} is not the plan of a study: {e}") from None
+    if not (Path(out)/PLAN).is_file(): raise InputError(f"{out} holds no study: run `sentiment study` first")
+    return read_json(Path(out)/PLAN, "the plan of a study", "name a new folder with --out", _study_of)
+
+def _study_of(plan: dict) -> Study:
+    "A study from its JSON"
+    arms = tuple(Arm(**arm | dict(rates=tuple(arm["rates"]), changes=_tuples(arm["changes"]))) for arm in plan["arms"])
+    return Study(**plan | dict(arms=arms, settings=written_settings(plan["settings"]), seeds=tuple(plan["seeds"])))
 
 def _tuples(changes: dict) -> dict:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}

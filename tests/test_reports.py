@@ -1,12 +1,13 @@
 """Reports of studies whose runs went well, badly, or not at all: made-up records, nothing is trained."""
-import json, re
+import json, re, shlex
 from dataclasses import replace
 
 import pytest
 from sentiment_nbdev.metrics import Calibration
-from sentiment_nbdev.reports import add_record, beats_majority, compare_arms, read_results, write_report
+from sentiment_nbdev.reports import (add_record, beats_majority, compare_arms, index_numbers, on_other_data, question_table,
+                                     read_results, slug, write_report)
 from sentiment_nbdev.files import InputError
-from sentiment_nbdev.settings import TRAINED, Settings
+from sentiment_nbdev.settings import TRAINED, Settings, change_settings
 from sentiment_nbdev.study import (Arm, Conditions, Run, Study, encoder_fingerprint, open_commands, try_run, with_conditions,
                                     best_rates, check_plan, chosen_rate, drop_failed, test_runs as final_runs,
                                    fitting_sizes, known_rates, open_runs, plan_study, rate_arms, rate_grid, record_file, trial_runs, write_study)
@@ -263,3 +264,64 @@ def test_pairs_share_their_training_rows(tmp_path):
         assert len(read_results(tmp_path/str(draws)).differences) == 1
         assert read_results(tmp_path/str(draws)).differences[0].result.seeds == seeds
         assert len(read_results(tmp_path/str(draws)).arm("bow").tests) == (3 if draws else 1)
+
+
+@pytest.mark.parametrize("name, changed, points", [("learning-rate", dict(pooling="mean", n_train=100, n_validation=50), 3),
+                                                    ("warmup", dict(data="stanfordnlp/imdb", labels=("down", "up"), n_validation=200), 0)])
+def test_an_unfinished_study_names_the_command_that_goes_on(tmp_path, name, changed, points):
+    "And the command means the same plan, wherever the rest of its settings come from"
+    from sentiment_nbdev.cli import chosen_settings
+    settings = change_settings(Settings(), **changed)
+    plan = plan_study(name, settings, dict.fromkeys(TRAINED, 1e-4), seeds=(42, 45), points=points)
+    write_study(plan, tmp_path)
+    first = trial_runs(plan) or final_runs(plan, tmp_path)
+    write_record(record(first[0]), record_file(first[0], tmp_path))
+    [line] = [line for line in write_report(tmp_path).splitlines() if line.startswith("- To go on")]
+    words = shlex.split(line.split("`")[1])
+    assert words[:3] == ["sentiment", "study", name] and words[-4:] == ["--seeds", "42,45", "--out", "FOLDER"]
+    flags = dict(zip(words[3:-4:2], words[4:-4:2]))
+    named = {flag[2:].replace("-", "_"): value for flag, value in flags.items() if flag not in ("--set", "--points")}
+    sets = [value for flag, value in zip(words[3::2], words[4::2]) if flag == "--set"]
+    again = chosen_settings(None, None, sets, **{k: int(v) if v.isdigit() else v for k, v in named.items()})
+    assert plan_study(name, again, plan.base_rates, seeds=(42, 45), points=int(flags.get("--points", 0))) == plan
+
+
+def test_rows_of_whole_groups_make_the_interval_of_an_accuracy_wider(tmp_path):
+    "Two hundred rows of twenty films, each film right or wrong as a whole, are worth about twenty rows"
+    films = [row // 10 for row in range(200)]
+    fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2)), tmp_path/"rows", record)
+    fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2)), tmp_path/"films", record)
+    (tmp_path/"films"/"groups").mkdir()
+    (tmp_path/"films"/"groups"/"same.json").write_text(json.dumps(films))
+    page = write_report(tmp_path/"films")
+    assert "(Wilson, reviews of a group counted together)" in page
+    def width(folder): return (lambda s: s.accuracy_high - s.accuracy_low)(read_results(tmp_path/folder).summaries[0].scores)
+    assert 2.5 < width("films") / width("rows") < 4.5          # about the square root of ten
+
+
+def test_models_judged_on_further_data_have_tables_of_their_own(tmp_path):
+    "Where every answer is turned round, the order of the methods is, too"
+    def on_both(run):
+        made = record(run, 0.7 if run.method == "lora" else 0.9)
+        if not made.test: return made
+        turned = "".join("10"[int(bit)] for bit in made.correct)
+        return replace(made, others={"./revised": dict(made.test, accuracy=1 - made.test["accuracy"], correct=turned)})
+    page = fill(Study("verdict", TWO, SETTINGS, seeds=(1, 2)), tmp_path, on_both)
+    assert "## Judged on ./revised" in page
+    results = read_results(tmp_path)
+    judged = on_other_data(results, "./revised")
+    assert [round(s.scores.accuracy, 2) for s in judged.summaries] == [0.3, 0.1]
+    assert "lora lower than full by 20.0 points" in results.differences[0].sentence
+    assert "lora higher than full by 20.0 points" in judged.differences[0].sentence
+    numbers = index_numbers(tmp_path.parent)
+    assert round(numbers[f"{slug(tmp_path.name)}.on-revised.lora.accuracy"], 2) == 0.3
+
+
+def test_one_question_in_several_studies_is_one_table(tmp_path):
+    fill(Study("verdict", TWO, replace(SETTINGS, n_test=2000), seeds=(1, 2)), tmp_path/"a", record)
+    fill(Study("verdict", TWO, SETTINGS, seeds=(1,)), tmp_path/"b", lambda run: record(run, 0.6 if run.method == "lora" else 0.95))
+    write_study(Study("verdict", TWO, SETTINGS, seeds=(1, 2, 3)), tmp_path/"c")
+    head, _, *lines = question_table([read_results(tmp_path/name) for name in "abc"]).splitlines()
+    assert "equivalent to full within ±1 point" in lines[0] and "2 of 2" in lines[0]
+    assert "lora lower than full by 35.0 points" in lines[1] and "60.0" in lines[1]
+    assert "open" in lines[2] and "0 of 3" in lines[2]
