@@ -620,7 +620,7 @@ def ratio_sentence(
     "How far the best rates are apart, no finer than the grid"
     low, high, *_ = sorted(grid)
     return (f"LoRA's best rate is about {lora / full:.2g} times that of full fine-tuning "
-            f"(each step of the grid is a factor {high / low:.2g})")
+            f"(each step of the grid is a factor {high / low:.2g}; the ratio belongs to this alpha / r)")
 
 def _best_sentence(s: ArmSummary) -> str:
     "The chosen rate of an arm, or the best so far"
