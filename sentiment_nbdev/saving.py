@@ -240,7 +240,8 @@ def model_card(
     if not card or not record.test:
         raise InputError(f"{folder} lacks its card or test metrics: use a folder made by `sentiment train`")
     name, labels = repo.split("/")[-1], ", ".join(card["settings"]["labels"])
-    alone = card["kind"] == "adapter" or card["settings"].get("pooling") == "mean"     # only this package opens it
+    chosen = card["settings"]
+    alone = card["kind"] == "adapter" or chosen.get("pooling") == "mean" or chosen["truncation_side"] == "middle" # not in others
     parts = [f"# {name}", f"Labels: {labels}. {_score(record.test)}",
              "## Limits", "\n".join(f"- {line}" for line in _limits(card["settings"])),
              "## Use", f"```python\n{_how_to_load(repo, alone)}\n```",

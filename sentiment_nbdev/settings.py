@@ -48,7 +48,7 @@ class EncoderSettings:
     model: str = option("sentence-transformers/all-MiniLM-L6-v2", "hub name or folder of the encoder")
     revision: str = option("1110a243fdf4706b3f48f1d95db1a4f5529b4d41", "commit of the hub model")
     max_length: int = option(128, "tokens kept of each text")
-    truncation_side: str = option("left", "side that is cut off: left or right")
+    truncation_side: str = option("left", "side that is cut off: left, right or middle")
     pooling: str = option("auto", "what the head reads: mean over the tokens, cls (the encoder's own summary), or auto")
     bow_reads: str = option("seen", "seen or whole: a bag of words reads what the encoder sees of a text, or all of it")
     attention_dropout: float = option(0.0, "dropout on attention weights; above 0 the quick attention on the CPU is off")

@@ -601,9 +601,9 @@ def warmup_arms(rates: dict) -> tuple:
 
 # %% ../nbs/engine/study.ipynb #a2739aa5
 def truncation_arms(rates: dict, lengths=(128, 256, 512)) -> tuple:
-    "Side times length times method; the right side against the left"
+    "Side times length times method; the right side and the middle against the left"
     return tuple(Arm(f"{m}, {side} {n}", m, dict(truncation_side=side, max_length=n), (rates[m],), against=f"{m}, left {n}")
-                 for n in lengths for side in ("left", "right") for m in ("lora", "full"))
+                 for n in lengths for side in ("left", "right", "middle") for m in ("lora", "full"))
 
 def trap_arms(rates: dict) -> tuple:
     "The original's one rate for both, a usual rate of full fine-tuning for LoRA, each against the method's own"

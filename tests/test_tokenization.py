@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from sentiment_nbdev.settings import Settings
 from sentiment_nbdev.sources import BUNDLE, BUNDLE_SHA256, find_bundle, find_encoder
 from sentiment_nbdev.files import file_sha256
-from sentiment_nbdev.tokenization import (full_lengths, length_table, load_tokenizer, plot_lengths,
+from sentiment_nbdev.tokenization import (full_lengths, length_table, load_tokenizer, plot_lengths, seen_texts,
                                           show_tokens, token_lengths, tokenize, tokenize_reviews)
 from stand_in_hub import COMMIT, serve
 from test_data import DEAD, in_process, one_line
@@ -189,3 +189,39 @@ def test_plot_draws_on_given_axes():
 
 
 def test_show_tokens(tokenizer): assert [token for _, token in show_tokens("film", tokenizer)] == ["[CLS]", "film", "[SEP]"]
+
+
+@pytest.mark.parametrize("limit", [3, 4, 7, 16, 40])
+def test_the_middle_is_cut(limit):
+    "Both ends stay, a quarter of the text's tokens from its beginning; short texts are whole, and so is what bow reads"
+    left, middle = (load_tokenizer(Settings(max_length=limit, truncation_side=side)) for side in ("left", "middle"))
+    texts = [LONG, "short", "", "three words here"]
+    ids, whole = tokenize(texts, middle)["input_ids"], left(texts, truncation=False, verbose=False)["input_ids"]
+    for cut, full in zip(ids, whole):
+        assert len(cut) == min(limit, len(full))
+        if len(full) <= limit: assert cut == full
+        front = (limit - 2) // 4
+        if len(full) > limit: assert cut == [full[0], *full[1:1 + front], *full[len(full) - 1 - (limit - 2 - front):]]
+    assert tokenize(texts, middle)["attention_mask"] == [[1] * len(row) for row in ids]
+    assert seen_texts(texts, middle)[1:3] == [texts[1], texts[2]] and (" … " in seen_texts(texts, middle)[0]) == (limit - 2 >= 4)
+
+
+def test_a_cut_middle_comes_back_and_is_refused_elsewhere(tmp_path):
+    "Not cut on another side in silence"
+    made = load_tokenizer(Settings(max_length=16, truncation_side="middle"))
+    made.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="middle"): AutoTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="middle"): made([LONG], truncation=True)
+    back = load_tokenizer(Settings(model=str(find_encoder(Settings()).path), max_length=16, truncation_side="middle", revision=""))
+    assert tokenize([LONG], back) == tokenize([LONG], made)
+
+
+def test_a_model_trained_without_middles_predicts_without_them(command, tiny_encoder, tmp_path):
+    from sentiment_nbdev.prediction import Classifier
+    few = ["--n-train", "32", "--n-validation", "16", "--n-test", "16", "--max-length", "12", "--epochs", "1"]
+    code, out, err = command("train", "full", "--model", tiny_encoder, *few, "--set", "truncation_side=middle", "--out", tmp_path/"run")
+    assert code == 0, err
+    classifier = Classifier.load(tmp_path/"run")
+    texts = [LONG, LONG.replace("word150", "another"), LONG.replace("word299", "another")]
+    first, middle, end = (probability for _, probability in classifier.predict(texts))
+    assert first == middle != end
