@@ -26,7 +26,7 @@ CELL_KEYS = {"cell_type", "id", "metadata", "source", "outputs", "execution_coun
 NBS = ROOT/"nbs"
 NOTEBOOKS = sorted(path.resolve() for path in nbglob(as_path=True))
 PAGE = {path: nbpath2html(path.relative_to(NBS)).with_suffix("") for path in NOTEBOOKS}      # nbs/03_tokenization.ipynb -> tokenization
-FLOORS = ("files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "labels", "rows", "fast_path", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "runs", "study", "reports", "bench", "cli", "processes")
+FLOORS = ("files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "fast_path", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "runs", "study", "reports", "bench", "cli", "processes")
 RESULTS = ("12_findings", "13_speed", "results")                                            # lessons that read records and train nothing
 PARTS = {"Start": lambda path: path.stem in ("00_tour", "teaching"),
          "The course": lambda path: path.name[0].isdigit() and path.stem not in RESULTS,

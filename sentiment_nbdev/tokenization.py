@@ -17,6 +17,7 @@ from .files import InputError
 from .pictures import ColouredTokens, in_our_look, new_axes
 from .settings import Settings
 from .sources import check_tokenizer, find_encoder, read_config
+from .ends import cut_middles, text_ends
 
 # %% ../nbs/03_tokenization.ipynb #ec7c24e5
 def show_tokens(
@@ -53,29 +54,9 @@ def tokenize(
     "Texts to token ids: the one function of training and prediction"
     if isinstance(texts, str): raise InputError("tokenize takes a list of texts: write [text] for a single one")
     if not len(texts): return dict(input_ids=[], attention_mask=[])
-    if tokenizer.truncation_side == "middle": return _cut_middles(texts, tokenizer)
+    if tokenizer.truncation_side == "middle": return cut_middles(texts, tokenizer)
     out = tokenizer(list(texts), truncation=True, padding=False, return_token_type_ids=False, return_attention_mask=True)
     return dict(input_ids=out["input_ids"], attention_mask=out["attention_mask"])
-
-# %% ../nbs/03_tokenization.ipynb #adb20fcc
-def _ends(
-    special: list[int], # A 1 per token that the tokenizer added, such as [CLS]; 0 for a token of the text
-    limit: int,
-) -> tuple[slice, slice]:
-    "What stays of a text in front and behind, when its middle is cut"
-    n = len(special)
-    if n <= limit: return slice(0, n), slice(n, n)
-    added_front, added_behind = special.index(0), special[::-1].index(0)
-    kept = limit - added_front - added_behind
-    front = kept // 4
-    return slice(0, added_front + front), slice(n - added_behind - (kept - front), n)
-
-def _cut_middles(texts: list[str], tokenizer) -> dict:
-    "Texts to token ids, without the middle of the long ones"
-    out = tokenizer(list(texts), truncation=False, return_token_type_ids=False, return_special_tokens_mask=True, verbose=False)
-    ends = [_ends(special, tokenizer.model_max_length) for special in out["special_tokens_mask"]]
-    def cut(rows): return [row[front] + row[behind] for row, (front, behind) in zip(rows, ends)]
-    return dict(input_ids=cut(out["input_ids"]), attention_mask=cut(out["attention_mask"]))
 
 # %% ../nbs/03_tokenization.ipynb #b0da5522
 def seen_texts(
@@ -83,19 +64,10 @@ def seen_texts(
     tokenizer,        # It carries the limit and the side that is cut
 ) -> list[str]:       # N texts without what is cut off
     "The part of each text that an encoder sees, letter by letter as it stands there; an ellipsis for a middle that is cut"
-    if tokenizer.truncation_side == "middle": return _text_ends(texts, tokenizer)
+    if tokenizer.truncation_side == "middle": return text_ends(texts, tokenizer)
     spans = tokenizer(list(texts), truncation=True, padding=False, return_offsets_mapping=True)["offset_mapping"]
     kept = [[place for place in row if place[1] > place[0]] for row in spans]          # special tokens stand for no letters
     return [text[row[0][0]:row[-1][1]] if row else "" for text, row in zip(texts, kept)]
-
-def _text_ends(texts: list[str], tokenizer) -> list[str]:
-    "The beginning and the end of each text that an encoder sees"
-    out = tokenizer(list(texts), truncation=False, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
-    seen = []
-    for text, spans, special in zip(texts, out["offset_mapping"], out["special_tokens_mask"]):
-        parts = [[place for place in spans[end] if place[1] > place[0]] for end in _ends(special, tokenizer.model_max_length)]
-        seen.append(" … ".join(text[part[0][0]:part[-1][1]] for part in parts if part))
-    return seen
 
 # %% ../nbs/03_tokenization.ipynb #d8fd7e2b
 def tokenize_reviews(

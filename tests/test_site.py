@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 COURSE = ["settings", "data", "tokenization", "collation", "models", "metrics", "training", "lora", "evidence", "comparison", "prediction"]
-ENGINE = ["files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "labels", "rows", "fast_path", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "runs", "study", "reports", "bench", "cli", "processes"]
+ENGINE = ["files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "fast_path", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "runs", "study", "reports", "bench", "cli", "processes"]
 ORDER = ["tour", "teaching", *COURSE, "findings", "speed", "results", *(f"engine/{name}" for name in ENGINE)]       # of the menu
 NOTEBOOKS = sorted((ROOT/"nbs").rglob("[!.]*.ipynb"))
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium)")
