@@ -117,13 +117,16 @@ def packed_attention(
         window = (-1, -1) if reach is None else (reach, reach)
         out: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=window)
         return out[None], None
-    if not dropout: return PackedAttention.apply(query, key, value, bounds.tolist(), scale, reach).transpose(1, 2), None
     attend = partial(nn.functional.scaled_dot_product_attention, dropout_p=dropout, scale=scale)
+    if len(bounds) == 2 and reach is None and not torch.is_grad_enabled():            # one row, nothing to remember of it
+        return attend(query, key, value).transpose(1, 2), None
+    if not dropout: return PackedAttention.apply(query, key, value, bounds.tolist(), scale, reach).transpose(1, 2), None
     near = ~_too_far(longest, longest if reach is None else reach, query.device)
     rows = [attend(query[:, :, r], key[:, :, r], value[:, :, r], near[:r.stop - r.start, :r.stop - r.start])
             for r in _rows(bounds.tolist())]
     return torch.cat(rows, dim=2).transpose(1, 2), None
 
+# %% ../nbs/engine/fast_path.ipynb #feace0cf
 AttentionInterface.register("packed", packed_attention)
 AttentionMaskInterface.register("packed", lambda *_, attention_mask=None, **__: attention_mask) # (B, T), as it came
 

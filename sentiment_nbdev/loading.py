@@ -6,7 +6,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/loading.html.md""
 
 # %% auto #0
 __all__ = ['model_settings', 'load_whole', 'saved_tokenizer', 'load_saved', 'describe_model', 'text_fault', 'check_texts',
-           'unseen_rows']
+           'TokenRows', 'unseen_rows']
 
 # %% ../nbs/engine/loading.ipynb #66ab152a
 import warnings
@@ -132,6 +132,18 @@ def check_texts(
         if fault := text_fault(text):
             raise InputError(f"{where} {n} {fault}: write a text or remove it (counting from 0)")
     return texts
+
+# %% ../nbs/engine/loading.ipynb #7d613ecb
+class TokenRows:
+    "Columns of token ids, as `predict_logits` reads them"
+    def __init__(self, columns: dict[str, list]): self.columns = columns
+    def __len__(self): return len(self.columns["input_ids"])
+    def select_columns(self, names: list[str]):
+        "The same rows with the named columns only"
+        return TokenRows({name: self.columns[name] for name in names})
+    def __getitem__(self, key):                          # a column by its name, a row by its number
+        if isinstance(key, str): return self.columns[key]
+        return {name: column[key] for name, column in self.columns.items()}
 
 # %% ../nbs/engine/loading.ipynb #fab54f5e
 def unseen_rows(
