@@ -12,6 +12,7 @@ __all__ = ['model_settings', 'load_whole', 'saved_tokenizer', 'load_saved', 'des
 import warnings
 from dataclasses import replace
 from pathlib import Path
+import pandas as pd
 from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
@@ -126,7 +127,8 @@ def check_texts(
 ) -> list[str]:          # The same texts
     "Raise an `InputError` for the first text that is empty or no string"
     if isinstance(texts, str): raise InputError("one string given: put it into a list, [text]")
-    if not hasattr(texts, "__iter__"): raise InputError(f"{texts!r} is no list of texts: write [text]")
+    if not hasattr(texts, "__iter__") or isinstance(texts, (bytes, dict, set, pd.DataFrame)):   # these give something else
+        raise InputError(f"{' '.join(repr(texts).split())[:60]} is no list of texts: write [text]")
     texts = list(texts)
     for n, text in enumerate(texts):
         if fault := text_fault(text):

@@ -95,7 +95,7 @@ def score_classifier(
     settings: Settings,     # Names the rows
 ) -> dict:                  # n, accuracy with interval, f1, mcc, nll, ece, brier
     "Score a classifier on the test rows that it was not trained on"
-    if settings.labels != classifier.settings.labels:
+    if Settings.check(settings).labels != classifier.settings.labels:
         raise InputError(f"the model knows {', '.join(classifier.settings.labels)}, "
                          f"the data {', '.join(settings.labels)}: "
                          "set labels to the model's")

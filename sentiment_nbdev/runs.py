@@ -21,7 +21,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from .files import InputError, check_folder, folder_lock, write_seen
-from .settings import Settings, change_settings, choose_device
+from .settings import METHODS, Settings, change_settings, choose_device
 from .data import load_reviews
 from .tokenization import load_tokenizer, seen_texts, tokenize_reviews
 from .models import choose_pooling, choose_trainable, find_head, load_encoder
@@ -253,8 +253,10 @@ def train_and_save(
     resume: bool = False, # Go on with an interrupted training
 ) -> RunRecord:           # Complete, test metrics included
     "Train one method so that it may be interrupted, save the model and its record"
-    check_run(out, resume)
-    out, rows = check_folder(out), prepare_rows(settings)
+    if method not in METHODS[1:]:
+        raise InputError(f"unknown method {method!r}: choose from {', '.join(METHODS[1:])} (bow only compares)")
+    check_run(check_folder(out), resume)
+    out, rows = Path(out), prepare_rows(settings)
     kept = out.with_name(f"{out.name}-checkpoints")
     if not first_process(): return run_method(method, rows, settings, out, kept)
     with folder_lock(out):

@@ -178,7 +178,7 @@ def read_source(
     settings: Settings,
 ) -> dict[str, Dataset]: # Name of each split, or of the one file -> its rows
     "All rows of the settings' data: the corpus, a file, a folder or a hub data set"
-    name, path = settings.data, local_path(settings.data)
+    name, path = Settings.check(settings).data, local_path(settings.data)
     if not name.strip(): raise InputError("data is empty: name a file or a folder, or use the bundled corpus (--data corpus)")
     if name == "corpus":
         note = "corpus is the bundled corpus; write ./corpus for the one in this folder"
@@ -228,7 +228,7 @@ def find_encoder(
     settings: Settings,
 ) -> EncoderSource:     # A folder that is there, or a hub name that answers
     "The encoder of the settings: a folder, else the verified bundle, else the hub"
-    name, folder = settings.model, local_path(settings.model)
+    name, folder = Settings.check(settings).model, local_path(settings.model)
     if os.path.isdir(folder):
         _check_folder(folder)
         return EncoderSource(str(folder), None)
