@@ -21,6 +21,7 @@ from .settings import Settings
 from .sources import find_encoder, read_config
 from .tokenization import load_tokenizer
 from .models import pool_mean
+from .fast_path import check_padding
 from .saving import card_settings, fetch, read_card
 from .lora import load_adapter
 
@@ -100,7 +101,9 @@ def load_saved(
     if base and not adapter:
         raise InputError(f"{folder} is a whole model, so it needs no other encoder: leave out --base")
     model, settings = load_adapter(folder, base) if adapter else load_whole(folder)
-    return model, saved_tokenizer(folder, settings), settings, read_seen(folder)
+    tokenizer = saved_tokenizer(folder, settings)
+    check_padding(model, tokenizer, str(folder))
+    return model, tokenizer, settings, read_seen(folder)
 
 # %% ../nbs/engine/loading.ipynb #ea5818c5
 def describe_model(

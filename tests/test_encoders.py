@@ -149,3 +149,33 @@ def test_an_encoder_without_a_limit_takes_long_texts(kind, changes, tmp_path, mo
 def test_an_encoder_that_reads_padding_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "KINDS", MORE)
     with pytest.raises(InputError, match="is a fnet, which cannot tell padding from text"): load_tokenizer(checkpoint("fnet", tmp_path))
+
+
+SHORT = dict(local_attn_chunk_length=4, lsh_attn_chunk_length=4, num_buckets=4, feed_forward_size=48, attention_head_size=16, axial_pos_shape=[6, 11], axial_pos_embds_dim=[16, 16])
+UNEVEN = dict(nystromformer=MORE["nystromformer"], yoso={}, convbert=dict(embedding_size=32, conv_kernel_size=3, head_ratio=2), big_bird=dict(block_size=4, num_random_blocks=2),
+              reformer=SHORT | dict(attn_layers=["local", "lsh"]), squeezebert=dict(embedding_size=32, q_groups=1, k_groups=1, v_groups=1, post_attention_groups=1, intermediate_groups=1, output_groups=1))
+
+
+@pytest.mark.parametrize("kind, words", [("nystromformer", "changes with the other texts of its batch"), ("yoso", "changes with the other texts"), ("convbert", "changes with the other texts"),
+                                         ("big_bird", "changes with the other texts|any length"), ("reformer", "cannot take texts of any length"), ("squeezebert", "")])
+def test_an_encoder_whose_answers_depend_on_their_neighbours_is_refused(kind, words, tmp_path, monkeypatch):
+    "Before it is trained, and when somebody else's classifier is loaded; weights of ordinary size, or the difference would hide"
+    monkeypatch.setattr(sys.modules[__name__], "KINDS", {kind: UNEVEN[kind] | dict(initializer_range=0.3)})
+    settings = replace(checkpoint(kind, tmp_path/"encoder"), max_length=60)
+    AutoModelForSequenceClassification.from_pretrained(tmp_path/"encoder").save_pretrained(tmp_path/"classifier")
+    load_tokenizer(settings).save_pretrained(tmp_path/"classifier")
+    for use in (lambda: train_method("full", prepare_rows(settings), settings), lambda: Classifier.load(tmp_path/"classifier")):
+        if not words: use(); continue
+        with pytest.raises(InputError, match=words) as raised: use()
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind, words", [("t5", "is a t5, which has a decoder behind its encoder"), ("bart", "is a bart, which has a decoder behind"), ("xlnet", "is a xlnet, which is none of the encoders that are supported"),
+                                         ("canine", "is a canine, which is none of the encoders"), ("llama", "is a llama, which reads from left to right"), ("gpt2", "is a gpt2, which reads from left to right")])
+def test_what_is_no_encoder_is_named_before_training(kind, words, tmp_path):
+    "By the kind that it is; only its config is looked at"
+    tokenizer = load_tokenizer(Settings())
+    AutoConfig.for_model(kind, **({} if kind == "canine" else dict(vocab_size=len(tokenizer)))).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path/"model.safetensors").touch()
+    with pytest.raises(InputError, match=words): prepare_rows(Settings(model=str(tmp_path), revision="", n_train=8, n_validation=4, n_test=4, max_length=16))
