@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 import typer
 from .files import SEEN, InputError, Interrupted, check_folder, check_output, process_place
-from .settings import (COMPARED, FIELDS, METHODS, RowSettings, Settings, change_settings, choose_device,
+from .settings import (COMPARED, FIELDS, RowSettings, Settings, change_settings, choose_device,
                                       parse_value, profile_settings, quiet_libraries)
 from .ini import load_settings, write_settings
 
@@ -129,8 +129,6 @@ def train(
     max_length: MaxLength = None, epochs: Epochs = None, seed: Seeds = None,
     plain: Plain = False, set_: Set = None, resume: Resume = False, out: _out_flag("runs/METHOD") = None):
     "Train one method and save the model with its record."
-    if method not in METHODS[1:]:
-        raise InputError(f"unknown method {method!r}: choose from {', '.join(METHODS[1:])} (bow only compares)")
     chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs, seed=seed)
     out = check_folder(out or Path("runs")/method)

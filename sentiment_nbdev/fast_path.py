@@ -6,7 +6,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/fast_path.html.md
 
 # %% auto #0
 __all__ = ['PADDING_FREE', 'Packing', 'pack', 'unpack', 'PackedAttention', 'packed_attention', 'choose_on_cpu', 'skips_padding',
-           'skip_padding', 'QuickDropout', 'make_quick']
+           'skip_padding', 'check_padding', 'QuickDropout', 'make_quick']
 
 # %% ../nbs/engine/fast_path.ipynb #98c438f2
 from functools import partial
@@ -117,13 +117,16 @@ def packed_attention(
         window = (-1, -1) if reach is None else (reach, reach)
         out: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=window)
         return out[None], None
-    if not dropout: return PackedAttention.apply(query, key, value, bounds.tolist(), scale, reach).transpose(1, 2), None
     attend = partial(nn.functional.scaled_dot_product_attention, dropout_p=dropout, scale=scale)
+    if len(bounds) == 2 and reach is None and not torch.is_grad_enabled():            # one row, nothing to remember of it
+        return attend(query, key, value).transpose(1, 2), None
+    if not dropout: return PackedAttention.apply(query, key, value, bounds.tolist(), scale, reach).transpose(1, 2), None
     near = ~_too_far(longest, longest if reach is None else reach, query.device)
     rows = [attend(query[:, :, r], key[:, :, r], value[:, :, r], near[:r.stop - r.start, :r.stop - r.start])
             for r in _rows(bounds.tolist())]
     return torch.cat(rows, dim=2).transpose(1, 2), None
 
+# %% ../nbs/engine/fast_path.ipynb #feace0cf
 AttentionInterface.register("packed", packed_attention)
 AttentionMaskInterface.register("packed", lambda *_, attention_mask=None, **__: attention_mask) # (B, T), as it came
 
@@ -181,6 +184,34 @@ def skip_padding(
     layers.register_forward_pre_hook(_pack_ids if kind == "modernbert" else _pack_vectors, with_kwargs=True)
     layers.register_forward_hook(_unpack_outputs, with_kwargs=True)
     return model
+
+# %% ../nbs/engine/fast_path.ipynb #5a8fef9c
+def _logits(model, tokenizer, texts):
+    "The logits of texts that share a batch"
+    batch = tokenizer(texts, truncation=True, padding=True, return_token_type_ids=False, return_tensors="pt")
+    return model(**batch.to(next(model.parameters()).device)).logits.float()
+
+def check_padding(
+    model,     # A sequence classifier, with or without adapter
+    tokenizer, # It carries the limit
+    name: str, # What to call the model
+):
+    "Raise an `InputError` unless the model takes texts of any length, each with the same answer alone and beside others"
+    if (kind := model.config.model_type) in PADDING_FREE: return
+    limit, training = tokenizer.model_max_length, model.training
+    texts = ["a lovely, lovely film " * count for count in (1, limit // 12 + 1, limit)]
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            _logits(model.train(), tokenizer, texts)           # some layers are stricter in training
+            together = _logits(model.eval(), tokenizer, texts)
+            alone = torch.cat([_logits(model, tokenizer, [text]) for text in texts])
+    except (ValueError, IndexError, AssertionError, RuntimeError) as e:
+        raise InputError(f"{name} is a {kind}, which cannot take texts of any length ({str(e).splitlines()[0].split('. ')[0]}): "
+                         "use another encoder") from None
+    finally: model.train(training)
+    if (together - alone).abs().max() > 1e-4 * max(1, together.abs().max()):
+        raise InputError(f"{name} is a {kind}, whose answer to a text changes with the other texts of its batch: "
+                         "use another encoder")
 
 # %% ../nbs/engine/fast_path.ipynb #27b49cb4
 class QuickDropout(nn.Dropout):

@@ -11,7 +11,7 @@ __all__ = ['read_settings_file', 'load_settings', 'write_settings']
 import configparser
 from dataclasses import replace
 from pathlib import Path
-from .files import InputError, write_atomically
+from .files import InputError, as_path, write_atomically
 from .settings import FIELDS, PLAIN, PROFILES, Settings, change_settings, parse_value, profile_settings
 
 # %% ../nbs/engine/ini.ipynb #63d6c6b4
@@ -24,7 +24,7 @@ def read_settings_file(
 ) -> dict:            # {section name: {setting: text}}, empty when no section is ours
     "Our sections of a `settings.ini`"
     parser = configparser.ConfigParser(interpolation=None, default_section="")
-    try: parser.read_string(Path(path).read_text(encoding="utf-8-sig"))
+    try: parser.read_string(as_path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"no settings file {path}: check the path, or write one with `sentiment init`") from None
     except (configparser.Error, UnicodeDecodeError, OSError) as e:
@@ -45,7 +45,7 @@ def load_settings(
     "Defaults, then profile, then file, then flags"
     asked = file is not None
     if not asked and Path("settings.ini").is_file(): file = "settings.ini"
-    sections = read_settings_file(file) if file else {}
+    sections = read_settings_file(file) if file is not None else {}
     if asked and not sections:
         raise InputError(f"{file} has no section [sentiment]: add it, or write a file with `sentiment init`")
     common = sections.get("sentiment", {})

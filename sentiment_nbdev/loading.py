@@ -6,12 +6,13 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/loading.html.md""
 
 # %% auto #0
 __all__ = ['model_settings', 'load_whole', 'saved_tokenizer', 'load_saved', 'describe_model', 'text_fault', 'check_texts',
-           'unseen_rows']
+           'TokenRows', 'unseen_rows']
 
 # %% ../nbs/engine/loading.ipynb #66ab152a
 import warnings
 from dataclasses import replace
 from pathlib import Path
+import pandas as pd
 from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
@@ -20,6 +21,7 @@ from .settings import Settings
 from .sources import find_encoder, read_config
 from .tokenization import load_tokenizer
 from .models import pool_mean
+from .fast_path import check_padding
 from .saving import card_settings, fetch, read_card
 from .lora import load_adapter
 
@@ -99,7 +101,9 @@ def load_saved(
     if base and not adapter:
         raise InputError(f"{folder} is a whole model, so it needs no other encoder: leave out --base")
     model, settings = load_adapter(folder, base) if adapter else load_whole(folder)
-    return model, saved_tokenizer(folder, settings), settings, read_seen(folder)
+    tokenizer = saved_tokenizer(folder, settings)
+    check_padding(model, tokenizer, str(folder))
+    return model, tokenizer, settings, read_seen(folder)
 
 # %% ../nbs/engine/loading.ipynb #ea5818c5
 def describe_model(
@@ -126,12 +130,25 @@ def check_texts(
 ) -> list[str]:          # The same texts
     "Raise an `InputError` for the first text that is empty or no string"
     if isinstance(texts, str): raise InputError("one string given: put it into a list, [text]")
-    if not hasattr(texts, "__iter__"): raise InputError(f"{texts!r} is no list of texts: write [text]")
+    if not hasattr(texts, "__iter__") or isinstance(texts, (bytes, dict, set, pd.DataFrame)):   # these give something else
+        raise InputError(f"{' '.join(repr(texts).split())[:60]} is no list of texts: write [text]")
     texts = list(texts)
     for n, text in enumerate(texts):
         if fault := text_fault(text):
             raise InputError(f"{where} {n} {fault}: write a text or remove it (counting from 0)")
     return texts
+
+# %% ../nbs/engine/loading.ipynb #7d613ecb
+class TokenRows:
+    "Columns of token ids, as `predict_logits` reads them"
+    def __init__(self, columns: dict[str, list]): self.columns = columns
+    def __len__(self): return len(self.columns["input_ids"])
+    def select_columns(self, names: list[str]):
+        "The same rows with the named columns only"
+        return TokenRows({name: self.columns[name] for name in names})
+    def __getitem__(self, key):                          # a column by its name, a row by its number
+        if isinstance(key, str): return self.columns[key]
+        return {name: column[key] for name, column in self.columns.items()}
 
 # %% ../nbs/engine/loading.ipynb #fab54f5e
 def unseen_rows(

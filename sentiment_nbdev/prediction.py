@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset
 from scipy.special import softmax
 from .files import InputError
 from .settings import Settings, choose_device
@@ -23,7 +22,7 @@ from .tokenization import tokenize
 from .fast_path import make_quick
 from .metrics import score_logits, wilson_interval
 from .training import predict_logits
-from .loading import check_texts, describe_model, load_saved, unseen_rows
+from .loading import TokenRows, check_texts, describe_model, load_saved, unseen_rows
 
 # %% ../nbs/11_prediction.ipynb #cfc6e86e
 class Prediction(NamedTuple):
@@ -57,7 +56,7 @@ class Classifier:
     def logits(self, texts: list[str]) -> np.ndarray:
         "Logits (N, classes) of N texts, in their order"
         if not (texts := check_texts(texts)): return np.zeros((0, len(self.settings.labels)), dtype=np.float32)
-        rows = Dataset.from_dict(tokenize(texts, self.tokenizer))
+        rows = TokenRows(tokenize(texts, self.tokenizer))
         return predict_logits(self.model, rows, self.tokenizer, self.settings)
 
     def predict(self, texts: list[str]) -> list[Prediction]:
@@ -96,7 +95,7 @@ def score_classifier(
     settings: Settings,     # Names the rows
 ) -> dict:                  # n, accuracy with interval, f1, mcc, nll, ece, brier
     "Score a classifier on the test rows that it was not trained on"
-    if settings.labels != classifier.settings.labels:
+    if Settings.check(settings).labels != classifier.settings.labels:
         raise InputError(f"the model knows {', '.join(classifier.settings.labels)}, "
                          f"the data {', '.join(settings.labels)}: "
                          "set labels to the model's")

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Json, Value
 from datasets.table import table_cast
-from .files import InputError, csv_rows, unreadable
+from .files import InputError, as_path, csv_rows, unreadable
 
 # %% ../nbs/engine/readers.ipynb #62efee93
 def reason(
@@ -56,7 +56,7 @@ def local_path(
     name: str | Path, # As a person wrote it
 ) -> Path:            # `~` stands for the home folder, no other character for anything but itself
     "The path that a name means on this machine"
-    try: return Path(name).expanduser()
+    try: return as_path(name).expanduser()
     except RuntimeError: return Path(name) # no such user: then the name is all there is
 
 # %% ../nbs/engine/readers.ipynb #1d03c50e

@@ -103,7 +103,7 @@ FIRST_VERSION = dict(warmup=0.0, lora_scaling="alpha/r", pooling="cls", bow_read
 def written_settings(
     payload: dict, # Settings from a card, a plan or a record
 ) -> Settings:
-    "The settings as they were when they were written; a `TypeError` for names that nobody knows"
+    "The settings as they were when they were written; an `InputError` for names that nobody knows"
     values: dict[str, Any] = dict(FIRST_VERSION)
     for name, value in payload.items(): values[name] = tuple(value) if isinstance(value, list) else value
     for name in ("model", "revision"): values[name] = values.get(name, getattr(Settings, name)) or ""

@@ -21,11 +21,12 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 from .files import InputError, check_folder, folder_lock, write_seen
-from .settings import Settings, change_settings, choose_device
+from .settings import METHODS, Settings, change_settings, choose_device
+from .sources import check_encoder
 from .data import load_reviews
 from .tokenization import load_tokenizer, seen_texts, tokenize_reviews
 from .models import choose_pooling, choose_trainable, find_head, load_encoder
-from .fast_path import make_quick
+from .fast_path import check_padding, make_quick
 from .metrics import calibrate, score_logits
 from .records import (Cost, PeakMemory, RunRecord, describe_environment, describe_rows, public_settings,
                                      write_record)
@@ -49,6 +50,7 @@ def prepare_rows(
 ) -> Rows:
     "Load, check and tokenize the rows of an experiment, and the test rows of further data"
     reviews, tokenizer = load_reviews(settings), load_tokenizer(settings)
+    check_encoder(settings)
     others = {name: load_reviews(change_settings(settings, data=name), ("test",)) for name in settings.also_test}
     others = {name: (test["test"], tokenize_reviews(test, tokenizer)["test"]) for name, test in others.items()}
     return Rows(reviews, tokenize_reviews(reviews, tokenizer), tokenizer, others)
@@ -160,6 +162,7 @@ def train_method(
     "A fresh encoder, trained by one method"
     settings = replace(settings, pooling=choose_pooling(method, settings))
     model = load_encoder(settings)
+    check_padding(model, rows.tokenizer, settings.model)
     sha256 = weights_sha256(model)
     if method == "probe": return model, fit_probe(model, rows.tokens, rows.tokenizer, settings), sha256
     if method == "lora":
@@ -253,8 +256,10 @@ def train_and_save(
     resume: bool = False, # Go on with an interrupted training
 ) -> RunRecord:           # Complete, test metrics included
     "Train one method so that it may be interrupted, save the model and its record"
-    check_run(out, resume)
-    out, rows = check_folder(out), prepare_rows(settings)
+    if method not in METHODS[1:]:
+        raise InputError(f"unknown method {method!r}: choose from {', '.join(METHODS[1:])} (bow only compares)")
+    check_run(check_folder(out), resume)
+    out, rows = Path(out), prepare_rows(settings)
     kept = out.with_name(f"{out.name}-checkpoints")
     if not first_process(): return run_method(method, rows, settings, out, kept)
     with folder_lock(out):

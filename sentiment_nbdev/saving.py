@@ -16,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from peft import LoraConfig, PeftModel
-from .files import CARD, InputError, sealed, write_atomically
+from .files import CARD, InputError, as_path, sealed, write_atomically
 from .settings import Settings, change_settings
 from .sources import POOLED, check_hub
 from .tokenization import load_tokenizer
@@ -145,8 +145,8 @@ def card_settings(
 ) -> Settings:          # The settings it was trained with; model and revision as far as others can use them
     "The settings in the card of a saved model"
     try: return written_settings(read_card(folder).get("settings", {}))
-    except TypeError as e:
-        raise InputError(f"{folder}/sentiment.json is from another version of this package: {e}") from None
+    except InputError as e:
+        raise InputError(f"{folder}/sentiment.json is not for this version of the package ({e}): save the model again") from None
 
 # %% ../nbs/engine/saving.ipynb #a9ecfb05
 def _check_vocabulary(folder, settings: Settings):
@@ -162,7 +162,7 @@ def load_base(
     base: str | None = None,  # Another place to take the encoder from; None takes the card's
 ) -> tuple:                   # (encoder with a fresh head, settings)
     "The encoder an adapter was trained on, checked by its fingerprint"
-    if not (Path(folder)/"adapter_config.json").is_file():
+    if not (as_path(folder)/"adapter_config.json").is_file():
         raise InputError(f"{folder} holds no adapter (no adapter_config.json): name a folder made by `sentiment train lora`")
     if not (Path(folder)/"adapter_model.safetensors").is_file():
         raise InputError(f"{folder} has no adapter_model.safetensors (a pickle is never opened): save the adapter again")
@@ -234,7 +234,7 @@ def model_card(
     repo: str = "OWNER/NAME", # Where it will stand on the hub
 ) -> ModelCard:
     "A card in which every number comes from the record"
-    if not (path := Path(folder)/"record.json").is_file():
+    if not (path := as_path(folder)/"record.json").is_file():
         raise InputError(f"{folder} holds no record.json: use a folder made by `sentiment train`")
     card, record = read_card(folder), read_record(path)
     if not card or not record.test:
@@ -275,7 +275,7 @@ def fetch(
 ) -> Path:            # A folder on this machine
     "Where a saved model is, after a download if it was on the hub"
     scheme, _, repo = str(name).partition(":")
-    if scheme != "hf": return Path(name)
+    if scheme != "hf": return as_path(name)
     repo = repo.strip("/")
     check_hub(repo, "model")
     return Path(snapshot_download(repo, allow_patterns=list(MODEL_FILES)))

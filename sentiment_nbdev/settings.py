@@ -14,7 +14,7 @@ import sys, warnings
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from .files import InputError
-from .ranges import check_value, value_of_kind
+from .ranges import check_name, check_value, value_of_kind
 
 # %% ../nbs/01_settings.ipynb #6002ba74
 def option(
@@ -93,6 +93,17 @@ class Settings(LoRASettings, TrainingSettings, EncoderSettings, RowSettings):
     "Every number of an experiment; `replace(settings, epochs=1)` gives a changed copy"
     profile: str = option("embedded", "embedded, imdb or original")
 
+    def __new__(cls, *_, **values):
+        for name in values: check_name(name, cls.__dataclass_fields__)
+        return super().__new__(cls)
+
+    @staticmethod
+    def check(settings) -> "Settings":
+        "The same settings; an `InputError` for anything else, such as the name of a profile"
+        if isinstance(settings, Settings): return settings
+        given = " ".join(repr(settings).split())[:60]
+        raise InputError(f"{given} is given where settings are expected: write Settings(...) or profile_settings(name)")
+
     def __post_init__(self):
         for f in fields(self):
             object.__setattr__(self, f.name, value_of_kind(f.name, f.type, getattr(self, f.name)))
@@ -122,7 +133,7 @@ def profile_settings(
     profile: str, # embedded, imdb or original
 ) -> Settings:
     "The settings of a built-in profile"
-    if profile not in PROFILES: raise InputError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
+    if profile not in [*PROFILES]: raise InputError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
     return Settings(profile=profile, **PROFILES[profile])
 
 # %% ../nbs/01_settings.ipynb #39e4f279
@@ -133,7 +144,7 @@ def parse_value(
     text: str,          # What the person wrote; lists are separated by commas
 ):                      # The value, in the setting's own type
     "The value that `text` means for the setting `name`"
-    if name not in FIELDS: raise InputError(f"unknown setting {name!r}: choose from {', '.join(FIELDS)}")
+    check_name(name, FIELDS)
     kind: Any = FIELDS[name].type
     if kind == tuple[str, ...]: return tuple(part.strip() for part in text.split(",") if part.strip())
     try: return kind(text)
@@ -146,6 +157,7 @@ def change_settings(
     **values,           # The settings to change
 ) -> Settings:
     "A changed copy; naming another model or data set drops the commit of the old one"
+    Settings.check(settings)
     for name, commit in dict(model="revision", data="data_revision").items():
         if values.get(name, getattr(settings, name)) != getattr(settings, name):
             values.setdefault(commit, PINS.get(values[name], ""))
@@ -157,6 +169,7 @@ def choose_device(
 ):                      # A `torch.device`
     "CUDA, else Apple's MPS, else the CPU, unless the settings name one"
     import torch
+    Settings.check(settings)
     there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
     name = settings.device if settings.device != "auto" else next(n for n in there if there[n])
     if not there[name]: raise InputError(f"device is {name!r}, which this machine does not have: choose auto or cpu")

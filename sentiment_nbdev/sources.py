@@ -7,7 +7,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/sources.html.md""
 # %% auto #0
 __all__ = ['SPLITS', 'SPLIT_WORDS', 'REMEDIES', 'WEIGHTS', 'BUNDLE', 'BUNDLE_SHA256', 'POOLED', 'read_folder', 'looks_like_path',
            'hub_cached', 'check_hub', 'read_source', 'EncoderSource', 'find_bundle', 'find_encoder', 'read_config',
-           'usable_positions', 'check_tokenizer']
+           'usable_positions', 'check_tokenizer', 'check_encoder']
 
 # %% ../nbs/engine/sources.ipynb #96aa1895
 import inspect, json, os, re, threading, warnings
@@ -22,6 +22,8 @@ from datasets.data_files import sanitize_patterns
 from huggingface_hub import HfApi, metadata_load, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NEXT_WORDS
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED_WORDS
 from .files import InputError, file_sha256
 from .settings import FIELDS, Settings
 from .corpus import LABELS, corpus_rows
@@ -178,7 +180,7 @@ def read_source(
     settings: Settings,
 ) -> dict[str, Dataset]: # Name of each split, or of the one file -> its rows
     "All rows of the settings' data: the corpus, a file, a folder or a hub data set"
-    name, path = settings.data, local_path(settings.data)
+    name, path = Settings.check(settings).data, local_path(settings.data)
     if not name.strip(): raise InputError("data is empty: name a file or a folder, or use the bundled corpus (--data corpus)")
     if name == "corpus":
         note = "corpus is the bundled corpus; write ./corpus for the one in this folder"
@@ -228,7 +230,7 @@ def find_encoder(
     settings: Settings,
 ) -> EncoderSource:     # A folder that is there, or a hub name that answers
     "The encoder of the settings: a folder, else the verified bundle, else the hub"
-    name, folder = settings.model, local_path(settings.model)
+    name, folder = Settings.check(settings).model, local_path(settings.model)
     if os.path.isdir(folder):
         _check_folder(folder)
         return EncoderSource(str(folder), None)
@@ -288,12 +290,28 @@ def check_tokenizer(
     if positions and settings.max_length > positions:
         raise InputError(f"max_length is {settings.max_length}, but {settings.model} has {positions} usable positions: "
                          f"lower --max-length to {positions} or less")
-    if not config.vocab_size/2 < len(tokenizer) <= config.vocab_size:
-        raise InputError(f"{settings.model} has a tokenizer of {len(tokenizer)} tokens and a model of {config.vocab_size}: "
+    size = getattr(config, "vocab_size", len(tokenizer))       # CANINE reads characters and has no vocabulary
+    if not size/2 < len(tokenizer) <= size:
+        raise InputError(f"{settings.model} has a tokenizer of {len(tokenizer)} tokens and a model of {size}: "
                          "save the model's own tokenizer beside it")
     if _sees_padding(config):
         raise InputError(f"{settings.model} is a {config.model_type}, which cannot tell padding from text, so an answer would "
                          "depend on the other texts of its batch: name another encoder with --model")
     if tokenizer.pad_token is None:
         raise InputError(f"{settings.model} has no padding token, so texts of different lengths cannot share a batch: "
+                         "name an encoder (bert, roberta, deberta-v2, modernbert, ...) with --model")
+
+# %% ../nbs/engine/sources.ipynb #30e1bb6e
+def check_encoder(
+    settings: Settings,
+):
+    "Raise an `InputError` that says what the model is, unless it is an encoder that can be trained here"
+    config = read_config(*find_encoder(settings))
+    kind, supported = config.model_type, config.model_type in MASKED_WORDS
+    if config.is_encoder_decoder: what = "which has a decoder behind its encoder"
+    elif getattr(config, "is_decoder", False) or not supported and kind in NEXT_WORDS and kind != "xlnet":
+        what = "which reads from left to right"
+    else: what = "" if supported else "which is none of the encoders that are supported"
+    if what:
+        raise InputError(f"{settings.model} is a {kind}, {what}: "
                          "name an encoder (bert, roberta, deberta-v2, modernbert, ...) with --model")

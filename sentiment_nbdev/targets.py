@@ -47,7 +47,7 @@ def check_targets(
     settings: Settings,
 ):
     "Raise an `InputError` unless the encoder has every layer named in `lora_targets`"
-    names, targets = linear_names(model), lora_targets(model, settings)
+    names, targets = linear_names(model), lora_targets(model, Settings.check(settings))
     if missing := [name for name in targets if name not in names]:
         raise InputError(f"lora_targets: no linear layer is called {', '.join(missing)}; "
                          f"this encoder has {', '.join(sorted(names))}")

@@ -168,6 +168,63 @@ def test_standard_input_answers_every_line(process, critic):
     assert "1 of 3 rows have no label" in run.stderr
 
 
+NO_PATHS = dict(nothing=None, number=5, fraction=1.5, bytes=b"reviews.csv", list=["reviews.csv"], table={})
+
+
+@pytest.mark.parametrize("kind", NO_PATHS)
+def test_what_is_no_path_is_one_line(kind, critic, tmp_path, monkeypatch):
+    "Wherever a person names a file or a folder"
+    from sentiment_nbdev.data import load_reviews
+    from sentiment_nbdev.ini import load_settings, write_settings
+    from sentiment_nbdev.lora import load_adapter
+    from sentiment_nbdev.readers import read_rows
+    from sentiment_nbdev.runs import train_and_save
+    from sentiment_nbdev.saving import model_card, push
+    from sentiment_nbdev.settings import Settings
+    monkeypatch.chdir(tmp_path)
+    value = NO_PATHS[kind]
+    calls = [Classifier.load, load_adapter, read_rows, model_card, lambda path: predict_file(critic[0], path), lambda path: push(path, "me/mine"),
+             lambda path: write_settings(Settings(), path), lambda path: train_and_save("probe", Settings(), path)]
+    if kind != "nothing": calls.append(lambda path: load_settings(file=path))             # None asks for ./settings.ini
+    for call in calls:
+        with pytest.raises(InputError, match="is no name of a file or folder") as raised: call(value)
+        assert "\n" not in str(raised.value)
+    if kind != "number":                                                                    # a number may be the name of a folder, as in --data 5
+        with pytest.raises(InputError, match="data is .*: it must be a text"): load_reviews(Settings(data=value))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("texts, words", [(None, "is no list of texts"), (5, "is no list of texts"), ([None], "text 0 is None"), ([5], "text 0 is 5"), (b"a joy", "is no list of texts"),
+                                          (dict(text="a joy"), "is no list of texts"), (pd.DataFrame(dict(review=["a joy"])), "is no list of texts"), ("a joy", "put it into a list")])
+def test_what_is_no_list_of_texts_is_one_line(texts, words, critic):
+    "A table would give the names of its columns, bytes would give numbers"
+    with pytest.raises(InputError, match=words) as raised: critic[0].predict(texts)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_setting_that_nobody_knows_is_named(critic):
+    from dataclasses import replace
+    from sentiment_nbdev.settings import Settings, change_settings, parse_value
+    for make in (lambda: Settings(epoch=1), lambda: replace(Settings(), epoch=1), lambda: change_settings(Settings(), epoch=1), lambda: parse_value("epoch", "1")):
+        with pytest.raises(InputError, match=r"^no setting called epoch: did you mean epochs\?$"): make()
+    with pytest.raises(InputError, match="no setting called zebra: choose from data, "): Settings(zebra=1)
+    with pytest.raises(InputError, match="epochs is None: it must be a whole number"): Settings(epochs=None)
+    with pytest.raises(InputError, match="device is 'gpu': choose one of"): Classifier.load(critic[1], device="gpu")
+
+
+@pytest.mark.parametrize("value", [None, 5, "imdb", {}])
+def test_what_is_no_settings_is_one_line(value, critic):
+    from sentiment_nbdev.data import load_reviews
+    from sentiment_nbdev.lora import add_lora
+    from sentiment_nbdev.prediction import score_classifier
+    from sentiment_nbdev.runs import train_and_save
+    from sentiment_nbdev.settings import change_settings, choose_device
+    from sentiment_nbdev.tokenization import load_tokenizer
+    for call in (load_reviews, load_tokenizer, choose_device, change_settings, lambda settings: score_classifier(critic[0], settings), lambda settings: add_lora(critic[0].model, settings),
+                 lambda settings: train_and_save("lora", settings, "mine")):
+        with pytest.raises(InputError, match="is given where settings are expected: write Settings"): call(value)
+
+
 @pytest.mark.slow
 def test_a_million_rows_in_constant_memory(process, critic, tmp_path):
     import resource

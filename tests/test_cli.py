@@ -24,7 +24,7 @@ def assert_refused(result, *parts):
 
 @pytest.mark.parametrize("arguments, parts", [
     (["compare", "--profile", "imbd"], ["unknown profile 'imbd'", "embedded, imdb, original"]),
-    (["compare", "--set", "speed=9"], ["unknown setting 'speed'", "lr_lora"]),
+    (["compare", "--set", "speed=9"], ["no setting called speed: did you mean seed?"]),
     (["compare", "--set", "speed"], ["name=value"]),
     (["compare", "--methods", "bow,svm"], ["unknown method 'svm'", "probe"]),
     (["compare", "--n-train", "many"], ["n_train is 'many'", "whole number"]),
@@ -98,7 +98,7 @@ def test_init_leaves_other_profiles_alone(command, tmp_path):
 
 def test_wrong_settings_file_is_one_line(command, tmp_path):
     (tmp_path/"settings.ini").write_text("[sentiment]\nlearning_rate = 1\n")
-    assert_refused(command("compare"), "unknown setting 'learning_rate'")
+    assert_refused(command("compare"), "no setting called learning_rate: choose from", "lr_lora")
     (tmp_path/"settings.ini").write_text("[sentiment.imbd]\nepochs = 1\n")
     assert_refused(command("compare"), "unknown section [sentiment.imbd]")
 

@@ -16,6 +16,7 @@ from sentiment_nbdev.models import load_encoder
 from sentiment_nbdev.ini import load_settings
 from sentiment_nbdev.settings import PLAIN, Settings
 from sentiment_nbdev.files import InputError
+from sentiment_nbdev.prediction import Classifier
 from sentiment_nbdev.bench import Job, ablation_jobs, job_model, training_flops
 from sentiment_nbdev.training import mean_loss, predict_logits
 
@@ -102,6 +103,19 @@ def test_a_mask_of_ones_may_be_left_out():
     ids = batch()["input_ids"]
     expected = tiny("bert").eval()(input_ids=ids).logits
     assert torch.allclose(skip_padding(tiny("bert"), ON).eval()(input_ids=ids).logits, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert"])
+def test_one_text_is_predicted_without_bookkeeping(kind, saved, monkeypatch):
+    "No fingerprint of a data set and, for a whole row, no attention weights kept for a derivative that nobody wants; the same logits"
+    model, inputs = tiny(kind, global_attn_every_n_layers=1).eval(), {name: part[2:3] for name, part in batch().items()}
+    classifier, texts = Classifier.load(saved/"whole", device="cpu"), ["a lovely, lovely film", "dull"]
+    both = classifier.logits(texts)
+    def never(*_, **__): raise AssertionError("one text does not need this")
+    monkeypatch.setattr(PackedAttention, "apply", never)
+    monkeypatch.setattr("datasets.arrow_dataset.generate_fingerprint", never)
+    with torch.inference_mode(): assert torch.allclose(model(**inputs).logits, skip_padding(model, ON)(**inputs).logits, atol=1e-6)
+    assert abs(both - [classifier.logits([text])[0] for text in texts]).max() < 1e-5
 
 
 def test_pack_and_unpack_carry_gradients():
