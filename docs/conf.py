@@ -3,7 +3,7 @@ import sys, tomllib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from prepare import describe_entry, plain_types, source_link as linkcode_resolve
+from prepare import describe_entry, plain_types, show_folds, source_link as linkcode_resolve
 
 about = tomllib.loads((Path(__file__).resolve().parent.parent/"pyproject.toml").read_text())["project"]
 project, author = "sentiment_nbdev", about["authors"][0]["name"]
@@ -39,3 +39,4 @@ mathjax_path = "mathjax/tex-svg-full.js"        # served from the site itself
 def setup(app):
     app.connect("autodoc-process-docstring", describe_entry)
     app.connect("autodoc-before-process-signature", plain_types)
+    app.connect("html-page-context", show_folds)

@@ -12,7 +12,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 COURSE = ["settings", "data", "tokenization", "collation", "models", "metrics", "training", "lora", "evidence", "comparison", "prediction"]
 ENGINE = ["files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "labels", "rows", "fast_path", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "runs", "study", "reports", "bench", "cli", "processes"]
-ORDER = ["tour", "teaching", *COURSE, "findings", "speed", "results", *(f"engine/{name}" for name in ENGINE)]       # of the menu
+MENU = {"Start": ["tour"], "The course": COURSE, "What came out": ["findings", "speed", "results"],
+        "Under the hood": [f"engine/{name}" for name in ENGINE], "Reference": ["api/index", "glossary", "teaching", "contributing"]}
+ORDER = [page for part in list(MENU)[:4] for page in MENU[part]]                     # "next" goes on through the modules
 NOTEBOOKS = sorted((ROOT/"nbs").rglob("[!.]*.ipynb"))
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium)")
 pytest.importorskip("sphinx_book_theme")
@@ -94,6 +96,42 @@ def test_internal_links_and_anchors_lead_somewhere(site):
             target = unquote(target).lstrip("/").split("?")[0] or "index.html"
             if not (site/target).is_file() or (anchor and target in anchors and unquote(anchor) not in anchors[target]): broken.append((name, tag[attribute]))
     assert not broken
+
+
+def menu(site):
+    "Caption to entries, each an address and a title, of the menu on the home page"
+    bar = soup(site/"index.html").select_one("nav.bd-links")
+    return {caption.get_text(strip=True): [(link["href"].removesuffix(".html"), link.get_text(" ", strip=True)) for link in caption.find_next_sibling("ul").select("li.toctree-l1 > a")]
+            for caption in bar.select("p.caption")}
+
+
+def test_the_menu_is_a_course(site):
+    shown = menu(site)
+    assert {caption: [address for address, _ in entries] for caption, entries in shown.items()} == MENU
+    numbers = {path.stem.split("_", 1)[1]: path.name[:2] for path in NOTEBOOKS if path.name[0].isdigit()}
+    titles = {address: title for entries in shown.values() for address, title in entries}
+    assert not [name for name, number in numbers.items() if not titles[name].startswith(f"{number} ")]
+
+
+@pytest.mark.parametrize("lesson", ["tour", *COURSE, "findings", "speed"])
+def test_a_lesson_opens_with_its_minutes_and_what_it_needs(lesson, site):
+    opening = soup(site/f"{lesson}.html").select_one("article h1").find_next_siblings("p")
+    assert re.search(r"Before you start: .* Time: \d+ minutes", " ".join(" ".join(part.get_text() for part in opening).split()))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_built_code_solutions_and_imports_are_folded(notebook, site):
+    page = soup((site/nbpath2html(notebook.relative_to(ROOT/"nbs"))).with_suffix(".html")).find("article")
+    sources = ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    titles = [fold.select_one("summary p").get_text() for fold in page.select("details.hide")]
+    assert all(title in ("Imports", "Solution") or title.startswith("How it is built: ") for title in titles), titles
+    assert titles.count("Solution") == sum("#| code-fold: true" in source for source in sources)
+    folded = "".join(fold.get_text() for fold in page.select("details.hide"))
+    for name in (name for source in sources if source.startswith("#| export") for name in re.findall(r"^(?:def|class) (\w+)", source, re.M)):
+        assert re.search(rf"\b{name}\b", folded), name
+    for fold in page.select("details.hide"):
+        beside = fold.find_next_sibling()
+        if fold.select_one("summary p").get_text() == "Solution": assert beside is None, "an answer stands below its fold"
 
 
 def words(text):
