@@ -32,7 +32,7 @@ html_extra_path = ["_extra"]                    # page.html.md and llms.txt
 html_context = dict(default_mode="auto")         # light or dark as the reader's system says
 html_favicon = "_static/favicon.svg"
 html_theme_options = dict(repository_url=about["urls"]["Repository"], repository_branch="main", path_to_docs="nbs", use_repository_button=True,
-                          use_issues_button=True, use_edit_page_button=False, use_download_button=False, home_page_in_toc=True, show_toc_level=2)
+                          use_issues_button=True, use_edit_page_button=False, use_download_button=False, home_page_in_toc=False, show_toc_level=2)
 mathjax_path = "mathjax/tex-svg-full.js"        # served from the site itself
 
 

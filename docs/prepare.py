@@ -5,7 +5,7 @@ page with an entry per public name. Links between notebooks become links between
 
     python docs/prepare.py      # writes docs/_src (pages), docs/_extra (page.html.md, llms.txt) and docs/_static/mathjax
 """
-import ast, importlib, inspect, json, os, re, shutil
+import ast, base64, importlib, inspect, json, os, re, shutil
 from functools import cache
 from importlib.metadata import files
 from pathlib import Path
@@ -86,6 +86,13 @@ def take_picture(inside: str, path: Path) -> str:
     return os.path.relpath(place, (PAGES/PAGE[path]).parent)
 
 
+def show_diagrams(text: str, path: Path) -> str:
+    "Diagrams, in the address of a picture or in a file, become a part of the page: only there they follow the reader's choice of light or dark"
+    def drawn(svg): return f'<figure class="diagram-box">\n{svg.strip()}\n</figure>'
+    text = re.sub(r"!\[[^\]]*\]\(data:image/svg\+xml;base64,([^)]+)\)", lambda match: drawn(base64.b64decode(match[1]).decode()), text)
+    return re.sub(r"!\[[^\]]*\]\((images/\w+\.svg)\)", lambda match: drawn((path.parent/match[1]).read_text()), text)
+
+
 # Lessons
 
 def directives(source: str) -> tuple[dict, str]:
@@ -164,8 +171,9 @@ def title_cell(path: Path, about: dict) -> dict:
 def lesson_page(path: Path) -> str:
     "A notebook for MyST-NB as JSON"
     cells, about = lesson_cells(path)
-    def linked(cell): return cell | dict(source=link_names(link_pages(cell["source"], path))) if cell["cell_type"] == "markdown" else cell
-    cells = [linked(cell) for cell in cells]
+    cells = list(cells)
+    for n, cell in enumerate(cells):
+        if cell["cell_type"] == "markdown": cells[n] = cell | dict(source=link_names(link_pages(show_diagrams(cell["source"], path), path)))
     extra = [dict(cell_type="markdown", id="toc", metadata={}, source=contents())] * (path.stem == "index")
     kernel = dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"), language_info=dict(name="python"))
     return json.dumps(dict(cells=[title_cell(path, about), *cells, *extra], metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)
@@ -184,6 +192,7 @@ def contents() -> str:
         paths = sorted((path for path in NOTEBOOKS if path not in taken and belongs(path)), key=place_in_part)
         taken |= set(paths)
         pages = [menu_entry(path) for path in paths]
+        if caption == "Start": pages.insert(0, "Home <self>")
         if caption == "Reference": pages.insert(0, "api/index")
         parts.append("\n".join([f"```{{toctree}}\n:hidden:\n:caption: {caption}\n", *pages, "```"]))
     if left := set(NOTEBOOKS) - taken: raise SystemExit(f"{sorted(left)[0].name} belongs to no part of the menu: name it in PARTS")
@@ -271,11 +280,14 @@ def api_index(modules: list[str]) -> str:
 # Plain text for machines
 
 def plain_page(path: Path) -> str:
-    "A lesson as plain markdown, outputs as text, pictures left out"
+    "A lesson as plain markdown, outputs as text, pictures as what they show"
     cells, about = lesson_cells(path)
     parts = [f"# {about.get('title', path.stem)}", f"> {about.get('description', '')}"]
     for cell in cells:
-        if cell["cell_type"] == "markdown": parts.append(link_pages(cell["source"], path, ".html.md", f"{CONFIG.doc_url.rstrip('/')}/")); continue
+        if cell["cell_type"] == "markdown":
+            told = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"(Picture: \1)", cell["source"])
+            parts.append(link_pages(told, path, ".html.md", f"{CONFIG.doc_url.rstrip('/')}/"))
+            continue
         if "remove-input" not in cell["metadata"].get("tags", []): parts.append(f"```python\n{cell['source']}\n```")
         for out in cell.get("outputs", []):
             data = out.get("data", {})
@@ -290,7 +302,7 @@ def llms_txt() -> str:
     lines = [f"- [{about.get('title')}]({CONFIG.doc_url.rstrip('/')}/{PAGE[path].as_posix()}.html.md): {about.get('description', '')}"
              for path in NOTEBOOKS if (about := lesson_cells(path)[1]) and path.stem != "index"]
     about = lesson_cells(NBS/"index.ipynb")[1]
-    return f"# {about['title']}\n\n> {about['description']}\n\n## Lessons\n\n" + "\n".join(lines) + "\n"
+    return f"# {CONFIG.title}\n\n> {about['description']}\n\n## Lessons\n\n" + "\n".join(lines) + "\n"
 
 
 def take_mathjax():
