@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all notebooks readme results docs student dist
+.PHONY: demo test test-all notebooks readme diagrams results docs student dist
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml constraints.txt
@@ -34,6 +34,9 @@ docs: $(READY) ## build the site into docs/_build/html; no notebook is run
 	$(BIN)/python docs/prepare.py
 	$(BIN)/python -m sphinx -W --keep-going -n -q -c docs docs/_src docs/_build/html
 	@echo "The site is in docs/_build/html"
+
+diagrams: $(READY) ## draw the diagrams of docs/diagrams.py again, into nbs/images and the notebooks
+	$(BIN)/python docs/diagrams.py
 
 student: $(READY) ## the lessons without solutions, into build/student
 	$(BIN)/python tools/make_student.py

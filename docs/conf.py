@@ -3,7 +3,7 @@ import sys, tomllib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from prepare import describe_entry, plain_types, source_link as linkcode_resolve
+from prepare import describe_entry, plain_types, show_folds, source_link as linkcode_resolve
 
 about = tomllib.loads((Path(__file__).resolve().parent.parent/"pyproject.toml").read_text())["project"]
 project, author = "sentiment_nbdev", about["authors"][0]["name"]
@@ -32,10 +32,11 @@ html_extra_path = ["_extra"]                    # page.html.md and llms.txt
 html_context = dict(default_mode="auto")         # light or dark as the reader's system says
 html_favicon = "_static/favicon.svg"
 html_theme_options = dict(repository_url=about["urls"]["Repository"], repository_branch="main", path_to_docs="nbs", use_repository_button=True,
-                          use_issues_button=True, use_edit_page_button=False, use_download_button=False, home_page_in_toc=True, show_toc_level=2)
+                          use_issues_button=True, use_edit_page_button=False, use_download_button=False, home_page_in_toc=False, show_toc_level=2)
 mathjax_path = "mathjax/tex-svg-full.js"        # served from the site itself
 
 
 def setup(app):
     app.connect("autodoc-process-docstring", describe_entry)
     app.connect("autodoc-before-process-signature", plain_types)
+    app.connect("html-page-context", show_folds)

@@ -5,7 +5,8 @@ page with an entry per public name. Links between notebooks become links between
 
     python docs/prepare.py      # writes docs/_src (pages), docs/_extra (page.html.md, llms.txt) and docs/_static/mathjax
 """
-import importlib, inspect, json, os, re, shutil
+import ast, base64, importlib, inspect, json, os, re, shutil
+from functools import cache
 from importlib.metadata import files
 from pathlib import Path
 from typing import Annotated, get_args, get_origin
@@ -28,12 +29,14 @@ NOTEBOOKS = sorted(path.resolve() for path in nbglob(as_path=True))
 PAGE = {path: nbpath2html(path.relative_to(NBS)).with_suffix("") for path in NOTEBOOKS}      # nbs/03_tokenization.ipynb -> tokenization
 FLOORS = ("files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "fast_path", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "runs", "study", "reports", "bench", "cli", "processes")
 RESULTS = ("12_findings", "13_speed", "results")                                            # lessons that read records and train nothing
-PARTS = {"Start": lambda path: path.stem in ("00_tour", "teaching"),
+REFERENCE = ("glossary", "teaching", "contributing")                                      # below the modules, in this order
+PARTS = {"Start": lambda path: path.stem == "00_tour",
          "The course": lambda path: path.name[0].isdigit() and path.stem not in RESULTS,
          "What came out": lambda path: path.stem in RESULTS,
          "Under the hood": lambda path: path.parent.name == "engine",
-         "Reference": lambda path: path.stem in ("glossary", "contributing")}
+         "Reference": lambda path: path.stem in REFERENCE}
 MODULES = {module: sorted(full for full in found if not re.search(r"\._", full)) for module, found in sorted(INDEX["syms"].items())}
+BUILT = "How it is built: "
 HEAD = re.compile(r"\A\s*# .*\n+(> .*(\n|\Z))*")                                     # title and description of a notebook
 NAMES = {full.removeprefix(module + "."): full for module, found in MODULES.items() if module != "sentiment_nbdev.cli" for full in found}   # commands have common names
 
@@ -83,6 +86,13 @@ def take_picture(inside: str, path: Path) -> str:
     return os.path.relpath(place, (PAGES/PAGE[path]).parent)
 
 
+def show_diagrams(text: str, path: Path) -> str:
+    "Diagrams, in the address of a picture or in a file, become a part of the page: only there they follow the reader's choice of light or dark"
+    def drawn(svg): return f'<figure class="diagram-box">\n{svg.strip()}\n</figure>'
+    text = re.sub(r"!\[[^\]]*\]\(data:image/svg\+xml;base64,([^)]+)\)", lambda match: drawn(base64.b64decode(match[1]).decode()), text)
+    return re.sub(r"!\[[^\]]*\]\((images/\w+\.svg)\)", lambda match: drawn((path.parent/match[1]).read_text()), text)
+
+
 # Lessons
 
 def directives(source: str) -> tuple[dict, str]:
@@ -100,21 +110,47 @@ def picture_text(source: str, heading: str, given: str | None) -> str:
     return "; ".join(described).replace("`", "") or f"Figure in the section {heading}"
 
 
+def made_names(source: str) -> list[str]:
+    "What a cell defines: its public names, else its private ones"
+    names = []
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): names.append(node.name)
+        if isinstance(node, ast.Assign): names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name): names.append(node.target.id)
+    return [name for name in names if not name.startswith("_")] or names
+
+
+def fold_title(source: str, notes: dict) -> str | None:
+    "What stands over folded code; None for code that stays open"
+    if notes.get("code-fold") == "true": return "Solution"
+    if all(re.match(r"(from|import)\s|\s|\)|_ = quiet|$", line) for line in source.split("\n")): return "Imports"
+    if "export" not in notes: return None
+    return BUILT + ", ".join(f"`{name}`" for name in made_names(source))
+
+
+def show_folds(app, page, template, context, doctree):
+    "For Sphinx: names in the titles of folds are code, and a screen reader hears the title, not `Toggle hidden content`"
+    def title(match): return match[1] + re.sub(r"`([^`]*)`", r"<code>\1</code>", match[2])
+    body = context.get("body", "").replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    if body: context["body"] = re.sub(rf'(<p class="(?:collapsed|expanded) admonition-title">)({BUILT}[^<]*)', title, body)
+
+
 def code_cell(cell, heading: str) -> dict | None:
     "A code cell with tags instead of directives; None when nothing is left of it"
     notes, source = directives(cell.source)
     if not source: return None
-    imports = all(re.match(r"(from|import)\s|\s|\)|_ = quiet|$", line) for line in source.split("\n"))
-    tags = ["remove-input"] * (notes.get("echo") == "false") + ["hide-input"] * (notes.get("code-fold") == "true" or imports)
+    title = fold_title(source, notes)
+    tags = ["remove-input"] if notes.get("echo") == "false" else ["hide-cell"] if title == "Solution" else ["hide-input"] if title else []
     outputs = [out for out in cell.outputs if out.get("data", {}).get("text/markdown", "?")]       # an empty table is no table
     pictured = any("image/png" in out.get("data", {}) for out in cell.outputs)
-    metadata = dict(tags=tags) if tags else {}
-    if pictured: metadata["mystnb"] = dict(image=dict(alt=picture_text(source, heading, notes.get("fig-alt"))))
-    return {key: cell[key] for key in CELL_KEYS if key in cell} | dict(source=source, metadata=metadata, outputs=outputs)
+    shown = dict(code_prompt_show=title, code_prompt_hide=title) if title else {}
+    if pictured: shown["image"] = dict(alt=picture_text(source, heading, notes.get("fig-alt")))
+    return {key: cell[key] for key in CELL_KEYS if key in cell} | dict(source=source, metadata=dict(tags=tags, mystnb=shown), outputs=outputs)
 
 
+@cache
 def lesson_cells(path: Path) -> tuple[list[dict], dict]:
-    "The cells of a page, and title and description"
+    "The cells of a page, and title and description; whoever changes a cell copies it first"
     notebook, cells, heading = read_nb(path), [], ""
     Processors()(notebook)
     for cell in notebook.cells:
@@ -135,8 +171,9 @@ def title_cell(path: Path, about: dict) -> dict:
 def lesson_page(path: Path) -> str:
     "A notebook for MyST-NB as JSON"
     cells, about = lesson_cells(path)
-    for cell in cells:
-        if cell["cell_type"] == "markdown": cell["source"] = link_names(link_pages(cell["source"], path))
+    cells = list(cells)
+    for n, cell in enumerate(cells):
+        if cell["cell_type"] == "markdown": cells[n] = cell | dict(source=link_names(link_pages(show_diagrams(cell["source"], path), path)))
     extra = [dict(cell_type="markdown", id="toc", metadata={}, source=contents())] * (path.stem == "index")
     kernel = dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"), language_info=dict(name="python"))
     return json.dumps(dict(cells=[title_cell(path, about), *cells, *extra], metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)
@@ -155,16 +192,17 @@ def contents() -> str:
         paths = sorted((path for path in NOTEBOOKS if path not in taken and belongs(path)), key=place_in_part)
         taken |= set(paths)
         pages = [menu_entry(path) for path in paths]
-        if caption == "Reference": pages.insert(-1, "api/index")             # contributing comes last
+        if caption == "Start": pages.insert(0, "Home <self>")
+        if caption == "Reference": pages.insert(0, "api/index")
         parts.append("\n".join([f"```{{toctree}}\n:hidden:\n:caption: {caption}\n", *pages, "```"]))
     if left := set(NOTEBOOKS) - taken: raise SystemExit(f"{sorted(left)[0].name} belongs to no part of the menu: name it in PARTS")
     return "\n\n".join(parts)
 
 
 def place_in_part(path: Path) -> tuple:
-    "Numbered pages first, the engine from the ground up, contributing last"
-    floors = list(FLOORS) if path.parent.name == "engine" else list(RESULTS)
-    return path.stem == "contributing", floors.index(path.stem) if path.stem in floors else len(floors), path.name
+    "The engine from the ground up, other parts as they are listed, the course by its numbers"
+    floors = FLOORS if path.parent.name == "engine" else RESULTS + REFERENCE
+    return floors.index(path.stem) if path.stem in floors else len(floors), path.name
 
 
 # API reference
@@ -242,11 +280,14 @@ def api_index(modules: list[str]) -> str:
 # Plain text for machines
 
 def plain_page(path: Path) -> str:
-    "A lesson as plain markdown, outputs as text, pictures left out"
+    "A lesson as plain markdown, outputs as text, pictures as what they show"
     cells, about = lesson_cells(path)
     parts = [f"# {about.get('title', path.stem)}", f"> {about.get('description', '')}"]
     for cell in cells:
-        if cell["cell_type"] == "markdown": parts.append(link_pages(cell["source"], path, ".html.md", f"{CONFIG.doc_url.rstrip('/')}/")); continue
+        if cell["cell_type"] == "markdown":
+            told = re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"(Picture: \1)", cell["source"])
+            parts.append(link_pages(told, path, ".html.md", f"{CONFIG.doc_url.rstrip('/')}/"))
+            continue
         if "remove-input" not in cell["metadata"].get("tags", []): parts.append(f"```python\n{cell['source']}\n```")
         for out in cell.get("outputs", []):
             data = out.get("data", {})
@@ -261,7 +302,7 @@ def llms_txt() -> str:
     lines = [f"- [{about.get('title')}]({CONFIG.doc_url.rstrip('/')}/{PAGE[path].as_posix()}.html.md): {about.get('description', '')}"
              for path in NOTEBOOKS if (about := lesson_cells(path)[1]) and path.stem != "index"]
     about = lesson_cells(NBS/"index.ipynb")[1]
-    return f"# {about['title']}\n\n> {about['description']}\n\n## Lessons\n\n" + "\n".join(lines) + "\n"
+    return f"# {CONFIG.title}\n\n> {about['description']}\n\n## Lessons\n\n" + "\n".join(lines) + "\n"
 
 
 def take_mathjax():

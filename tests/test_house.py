@@ -87,7 +87,7 @@ def test_a_lesson_is_a_lesson(notebook):
     "Its pay-off comes before the twelfth cell, prose is at least 0.7 of the code in words, and at most twelve names are public"
     listed = json.loads(notebook.read_text())["cells"]
     assert any(cell.get("outputs") for cell in listed[:12])
-    said, coded = (sum(len(re.findall(r"\w+", source)) for source in cells(notebook, kind)) for kind in ("markdown", "code"))
+    said, coded = (sum(len(re.findall(r"\w+", re.sub(r"\(data:[^)]*\)", "", source))) for source in cells(notebook, kind)) for kind in ("markdown", "code"))
     names = [name for name, _ in shown_soon(notebook, 1)]
     assert said >= 0.7 * coded, f"{said / coded:.2f}"
     assert len(names) <= 12, names

@@ -12,7 +12,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 COURSE = ["settings", "data", "tokenization", "collation", "models", "metrics", "training", "lora", "evidence", "comparison", "prediction"]
 ENGINE = ["files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "fast_path", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "runs", "study", "reports", "bench", "cli", "processes"]
-ORDER = ["tour", "teaching", *COURSE, "findings", "speed", "results", *(f"engine/{name}" for name in ENGINE)]       # of the menu
+MENU = {"Start": ["index", "tour"], "The course": COURSE, "What came out": ["findings", "speed", "results"],
+        "Under the hood": [f"engine/{name}" for name in ENGINE], "Reference": ["api/index", "glossary", "teaching", "contributing"]}
+ORDER = [page for part in list(MENU)[:4] for page in MENU[part]][1:]                  # "next" goes on through the modules
 NOTEBOOKS = sorted((ROOT/"nbs").rglob("[!.]*.ipynb"))
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium)")
 pytest.importorskip("sphinx_book_theme")
@@ -96,6 +98,54 @@ def test_internal_links_and_anchors_lead_somewhere(site):
     assert not broken
 
 
+def menu(site):
+    "Caption to entries, each an address and a title, of the menu on the home page"
+    bar = soup(site/"index.html").select_one("nav.bd-links")
+    return {caption.get_text(strip=True): [(link["href"].removesuffix(".html").replace("#", "index"), link.get_text(" ", strip=True)) for link in caption.find_next_sibling("ul").select("li.toctree-l1 > a")]
+            for caption in bar.select("p.caption")}
+
+
+def test_the_menu_is_a_course(site):
+    shown = menu(site)
+    assert {caption: [address for address, _ in entries] for caption, entries in shown.items()} == MENU
+    numbers = {path.stem.split("_", 1)[1]: path.name[:2] for path in NOTEBOOKS if path.name[0].isdigit()}
+    titles = {address: title for entries in shown.values() for address, title in entries}
+    assert not [name for name, number in numbers.items() if not titles[name].startswith(f"{number} ")]
+
+
+def test_home_asks_answers_and_shows_three_ways(site):
+    "The question, the answer with its two accuracies, the two hills, three ways on, then installation, one table, and provenance in a fold"
+    home = soup(site/"index.html").find("article")
+    order = ["Is LoRA as good as full fine-tuning?", "right and full fine-tuning", "Start the course", "Run it on a GPU", "See the results", "make demo", "How it was measured"]
+    said = " ".join(home.get_text().split())
+    places = [said.find(words) for words in order]
+    assert -1 < places[0] and places == sorted(places) and -1 not in places
+    assert "two hills" in home.find("img")["alt"] and len(home.select("table")) == 2              # the lessons, and what was measured
+    [fold] = [fold for fold in home.find_all("details") if fold.summary.get_text() == "How it was measured"]
+    assert "equivalent to full" in fold.get_text() and "equivalent to full" not in said.replace(" ".join(fold.get_text().split()), "")
+
+
+@pytest.mark.parametrize("lesson", ["tour", *COURSE, "findings", "speed"])
+def test_a_lesson_opens_with_its_minutes_and_what_it_needs(lesson, site):
+    opening = soup(site/f"{lesson}.html").select_one("article h1").find_next_siblings("p")
+    assert re.search(r"Before you start: .* Time: \d+ minutes", " ".join(" ".join(part.get_text() for part in opening).split()))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_built_code_solutions_and_imports_are_folded(notebook, site):
+    page = soup((site/nbpath2html(notebook.relative_to(ROOT/"nbs"))).with_suffix(".html")).find("article")
+    sources = ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    titles = [fold.select_one("summary p").get_text() for fold in page.select("details.hide")]
+    assert all(title in ("Imports", "Solution") or title.startswith("How it is built: ") for title in titles), titles
+    assert titles.count("Solution") == sum("#| code-fold: true" in source for source in sources)
+    folded = "".join(fold.get_text() for fold in page.select("details.hide"))
+    for name in (name for source in sources if source.startswith("#| export") for name in re.findall(r"^(?:def|class) (\w+)", source, re.M)):
+        assert re.search(rf"\b{name}\b", folded), name
+    for fold in page.select("details.hide"):
+        beside = fold.find_next_sibling()
+        if fold.select_one("summary p").get_text() == "Solution": assert beside is None, "an answer stands below its fold"
+
+
 def words(text):
     "The words of markdown or of a page, without what only directs the layout"
     layout = r"<!--.*?-->|</?\w+>|!\[[^\]]*\]\([^)]*\)|\[!\w+\]|^```\w*|\]\([^)]*\)|^\d+\. "
@@ -129,7 +179,8 @@ def test_no_page_shows_an_object_instead_of_what_it_means(site):
 
 def test_pictures_say_what_they_show(site):
     shown = [(name, image.get("alt", "")) for name in pages(site) for image in soup(site/name).select("article img")]
-    assert len(shown) > 15
+    shown += [(name, drawing.get("aria-label", "")) for name in pages(site) for drawing in soup(site/name).select("article svg.diagram")]
+    assert len(shown) > 23
     assert not [(name, alt) for name, alt in shown if len(alt) < 20 or "_images" in alt]
 
 
@@ -169,6 +220,23 @@ def test_next_leads_through_the_whole_book(page, address):
         page.wait_for_url(f"**/{lesson}.html*")
     page.locator("a.left-prev").click()
     page.wait_for_url(f"**/{ORDER[-2]}.html*")
+
+
+@needs_browser
+@pytest.mark.parametrize("lesson", ["tokenization", "collation", "models", "training", "lora", "comparison"])
+def test_diagrams_can_be_read_on_a_phone_and_follow_the_theme(lesson, page, address):
+    page.set_viewport_size(dict(width=390, height=844))
+    page.goto(address + f"{lesson}.html")
+    found = page.evaluate("""() => [...document.querySelectorAll("article svg.diagram")].map(svg => {
+        const frame = svg.getBoundingClientRect(), scale = frame.width / svg.viewBox.baseVal.width
+        const words = [...svg.querySelectorAll("text")].map(word => word.getBoundingClientRect())
+        const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 2 && b.top < a.bottom - 2
+        return {smallest: Math.min(...[...svg.querySelectorAll("text")].map(word => parseFloat(getComputedStyle(word).fontSize) * scale)),
+                       outside: words.some(word => word.left < frame.left || word.right > frame.right || word.bottom > frame.bottom),
+                       meet: words.some((a, n) => words.slice(n + 1).some(b => meet(a, b)))}})""")
+    assert found and not [one for one in found if one["smallest"] < 9 or one["outside"] or one["meet"]]
+    def card(mode): return page.evaluate("mode => { document.documentElement.dataset.theme = mode; return getComputedStyle(document.querySelector('svg.diagram .dg-card')).fill }", mode)
+    assert (card("light"), card("dark")) == ("rgb(255, 255, 255)", "rgb(27, 33, 41)")
 
 
 @needs_browser

@@ -19,7 +19,7 @@ def page(notebook: str) -> str:
     cells = json.loads((root/f"nbs/{notebook}.ipynb").read_text())["cells"]
     text = "\n\n".join(filter(None, map(cell_text, cells))) + "\n"
     text = re.sub(r"(?<!`)<!--given-->", "", text)     # a mark for the test of numbers in prose, of no use to a reader
-    return re.sub(r"\]\((?!https?:)([\w/-]+\.ipynb(?:#[\w-]+)?)\)", r"](nbs/\1)", text).replace("](../", "](")
+    return re.sub(r"\]\((?!https?:)([\w/-]+\.ipynb(?:#[\w-]+)?)\)", r"](nbs/\1)", text).replace("](../", "](").replace("](images/", "](nbs/images/")
 
 
 for name, notebook in MADE.items():
