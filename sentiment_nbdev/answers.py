@@ -53,7 +53,7 @@ def find_text_column(
 # %% ../nbs/engine/answers.ipynb #a5ab2fe1
 def predict_file(
     classifier: Classifier,
-    path: str | Path,           # csv, jsonl, parquet or txt
+    path: str | Path,           # csv, tsv, jsonl, parquet or txt
     text_column: str | None = None, # Column that holds the texts; None takes the model's own, then text
     cache: str | None = None,   # A folder to keep the rows in, for files larger than memory
 ) -> Dataset:                   # The file's rows plus predicted, probability and error
@@ -92,7 +92,7 @@ def _check_order(rows: Dataset, source: str | Path):
 # %% ../nbs/engine/answers.ipynb #5e1a934d
 def write_rows(
     rows: Dataset,
-    path: str | Path, # Its ending decides: csv, jsonl, parquet, or txt for one label per line
+    path: str | Path, # Its ending decides: csv, tsv, jsonl, parquet, or txt for one label per line
     source: str | Path | None = None, # The file the rows came from; in a file of the same kind its records stay as written
 ) -> Path:
     "Write predicted rows to a file that appears whole or not at all"

@@ -327,7 +327,7 @@ def predict(
                                                          help="texts to label; - reads lines from standard input; write -- "
                                                               "before a text that begins with -")] = None,
     source: Annotated[Optional[str], typer.Option("--input", metavar="FILE",
-                                                  help="csv, jsonl, parquet or txt file, or -")] = None,
+                                                  help="csv, tsv, jsonl, parquet or txt file, or -")] = None,
     output: Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE",
                                                     parser=_home)] = None,
     text_column: TextColumn = None, base: Base = None):

@@ -207,12 +207,17 @@ def _limits(
                          "The accuracy says nothing about real reviews.")
     return limits
 
-def _how_to_load(repo: str, alone: bool) -> str:
+def _how_to_load(repo: str, card: dict) -> str:
     "Lines of code that work"
     ours = f'from sentiment_nbdev.prediction import Classifier\nClassifier.load("hf://{repo}").predict(["a lovely, lovely film"])'
+    adapter, names = card["kind"] == "adapter", dict(enumerate(card["settings"]["labels"]))
+    chosen = card["settings"]
+    here_only = chosen.get("pooling") == "mean" or chosen["truncation_side"] == "middle"       # no other program opens it
+    if here_only or adapter and not card["base_model"]: return ours
+    more = f', tokenizer="{repo}", model_kwargs=dict(num_labels={len(names)}, id2label={names})' * adapter
     plain = ("from transformers import pipeline\n"
-             f'pipeline("text-classification", "{repo}")("a lovely, lovely film", truncation=True)')
-    return ours if alone else f"{ours}\n\n# or without this package\n{plain}"
+             f'critic = pipeline("text-classification", "{repo}", truncation=True{more})\ncritic("a lovely, lovely film")')
+    return f"{ours}\n\n# or without this package\n{plain}"
 
 # %% ../nbs/engine/saving.ipynb #9923e96d
 _SHOWN = ("data", "labels", "max_length", "truncation_side", "epochs", "batch_size", "seed") # settings that the card repeats
@@ -240,11 +245,9 @@ def model_card(
     if not card or not record.test:
         raise InputError(f"{folder} lacks its card or test metrics: use a folder made by `sentiment train`")
     name, labels = repo.split("/")[-1], ", ".join(card["settings"]["labels"])
-    chosen = card["settings"]
-    alone = card["kind"] == "adapter" or chosen.get("pooling") == "mean" or chosen["truncation_side"] == "middle" # not in others
     parts = [f"# {name}", f"Labels: {labels}. {_score(record.test)}",
              "## Limits", "\n".join(f"- {line}" for line in _limits(card["settings"])),
-             "## Use", f"```python\n{_how_to_load(repo, alone)}\n```",
+             "## Use", f"```python\n{_how_to_load(repo, card)}\n```",
              "## Training", "\n".join(f"- {name}: {value}" for name, value in _training(card, record).items())]
     head = card_data(name, card, record).to_yaml()
     return ModelCard(f"---\n{head}\n---\n\n" + "\n\n".join(parts) + "\n")

@@ -450,3 +450,9 @@ def test_the_package_runs_as_a_module(tmp_path):
     "torchrun starts it in this way"
     run = subprocess.run([sys.executable, "-m", "sentiment_nbdev", "--help"], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0 and "compare" in run.stdout
+
+
+def test_help_names_every_kind_of_file(command):
+    from sentiment_nbdev.files import TABLES
+    shown = " ".join(command("predict", "--help")[1].split())
+    assert all(kind.removeprefix(".") in shown for kind in TABLES)
