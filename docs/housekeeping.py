@@ -29,7 +29,7 @@ drawIcons();
 document.addEventListener("DOMContentLoaded", drawIcons);
 """
 MISSING = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Page not found</title><meta name="robots" content="noindex">
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Page not found</title><meta name="robots" content="noindex"><link rel="icon" href="data:,">
 <style>:root {{ color-scheme: light dark }} body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 34rem; margin: 15vh auto; padding: 0 1rem }} input, button {{ font: inherit; padding: .2em .5em }}</style></head>
 <body><main><h1>This page does not exist</h1>
 <p>It may have moved: lessons are called after what they teach, such as <a href="{base}tokenization.html">tokenization</a>.</p>

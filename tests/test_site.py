@@ -212,8 +212,8 @@ def test_pages_say_what_they_are_to_search_engines(site):
 def test_the_page_for_missing_pages_works_at_any_depth(site):
     "GitHub shows it below every address, so it may not point beside itself"
     page = soup(site/"404.html")
-    targets = [tag.get("href") or tag.get("action") for tag in page.select("[href], [action]")]
-    assert len(targets) > 4 and not page.select("[src], link") and all(target.startswith("https://sentiment-nbdev.github.io/sentiment_nbdev/") for target in targets)
+    targets = [tag.get("href") or tag.get("action") for tag in page.select("a[href], [action]")]
+    assert len(targets) > 4 and not page.select("[src], link:not([href^='data:'])") and all(target.startswith("https://sentiment-nbdev.github.io/sentiment_nbdev/") for target in targets)
     assert all((site/urlparse(target).path.removeprefix("/sentiment_nbdev/")).is_file() for target in targets)
 
 
