@@ -3,11 +3,14 @@ import sys, tomllib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from housekeeping import describe_page, finish_site
 from prepare import describe_entry, plain_types, show_folds, source_link as linkcode_resolve
 
 about = tomllib.loads((Path(__file__).resolve().parent.parent/"pyproject.toml").read_text())["project"]
 project, author = "sentiment_nbdev", about["authors"][0]["name"]
 html_title = project
+html_baseurl = about["urls"]["Documentation"]   # for the canonical address of a page
+html_search_scorer = str(Path(__file__).resolve().parent/"scorer.js")
 extensions = ["myst_nb", "sphinx_copybutton", "sphinx.ext.githubpages", "sphinx.ext.autodoc", "sphinx.ext.linkcode"]
 smartquotes = False                             # --flags stay --flags
 html_domain_indices = False                      # the list of modules is a page of its own
@@ -40,3 +43,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", describe_entry)
     app.connect("autodoc-before-process-signature", plain_types)
     app.connect("html-page-context", show_folds)
+    app.connect("html-page-context", describe_page)
+    app.connect("build-finished", finish_site)

@@ -123,7 +123,7 @@ def made_names(source: str) -> list[str]:
 def fold_title(source: str, notes: dict) -> str | None:
     "What stands over folded code; None for code that stays open"
     if notes.get("code-fold") == "true": return "Solution"
-    if all(re.match(r"(from|import)\s|\s|\)|_ = quiet|$", line) for line in source.split("\n")): return "Imports"
+    if all(re.match(r"(from|import)\s|\s|\)|_ = quiet|[A-Z]+ = \w+\(\)$|$", line) for line in source.split("\n")): return "Imports"
     if "export" not in notes: return None
     return BUILT + ", ".join(f"`{name}`" for name in made_names(source))
 
@@ -162,9 +162,10 @@ def lesson_cells(path: Path) -> tuple[list[dict], dict]:
 
 
 def title_cell(path: Path, about: dict) -> dict:
-    "Title, one-sentence description, and the way to Colab"
+    "Title, one-sentence description, and the ways to Colab and to the notebook"
     colab = f"https://colab.research.google.com/github/{CONFIG.user}/{CONFIG.repo}/blob/main/{path.relative_to(ROOT).as_posix()}"
-    text = f"# {about.get('title', path.stem)}\n\n{{.lead}}\n{about.get('description', '')}\n\n{{.colab}}\n[Open in Colab]({colab})"
+    source = f"{REPOSITORY}/blob/main/{path.relative_to(ROOT).as_posix()}"
+    text = f"# {about.get('title', path.stem)}\n\n{{.lead}}\n{about.get('description', '')}\n\n{{.colab}}\n[Open in Colab]({colab}) [View on GitHub]({source})"
     return dict(cell_type="markdown", id="title", metadata={}, source=link_pages(text, path))
 
 
@@ -266,14 +267,14 @@ def module_summary(module: str) -> str:
 
 def api_page(module: str, lesson: str) -> str:
     "All entries of a module, by Sphinx's autodoc"
-    return (f"# {module.split('.')[-1]}\n\n{module_summary(module)}\n\nThe lesson that builds it: [{Path(lesson).name}](../{lesson}.ipynb)\n\n"
+    return (f"# {module}\n\n{module_summary(module)}\n\nThe lesson that builds it: [{Path(lesson).name}](../{lesson}.ipynb)\n\n"
             f"```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :no-index:\n```\n").replace("   :no-index:\n", "")
 
 
 def api_index(modules: list[str]) -> str:
     "The list of modules"
     rows = "\n".join(f"| [{name}]({name}.md) | {module_summary(f'sentiment_nbdev.{name}')} |" for name in modules)
-    toc = "\n".join(modules)
+    toc = "\n".join(f"{name} <{name}>" for name in modules)               # short in the menu
     return f"# API reference\n\nEvery public name, by module; {{ref}}`all names <genindex>` in alphabetical order.\n\n| module | what it holds |\n|:--|:--|\n{rows}\n\n```{{toctree}}\n:hidden:\n\n{toc}\n```\n"
 
 

@@ -196,6 +196,52 @@ def test_pages_load_without_errors_ask_nobody_else_and_fit_a_phone(site, page, a
     assert not wide
 
 
+def test_pages_say_what_they_are_to_search_engines(site):
+    base, listed = "https://sentiment-nbdev.github.io/sentiment_nbdev/", (site/"sitemap.xml").read_text()
+    for name in pages(site):
+        page = soup(site/name)
+        assert len(page.select("meta[name=viewport]")) == 1, name
+        if name in ("404.html", "search.html", "genindex.html"): continue
+        assert page.select_one("link[rel=canonical]")["href"] == base + name and f"<loc>{base}{name}</loc>" in listed
+        assert len(page.select_one("meta[name=description]")["content"]) > 20, name
+        picture = page.select_one("meta[property='og:image']")["content"]
+        assert picture.startswith(base) and (site/picture.removeprefix(base)).is_file()
+    assert f"Sitemap: {base}sitemap.xml" in (site/"robots.txt").read_text()
+
+
+def test_the_page_for_missing_pages_works_at_any_depth(site):
+    "GitHub shows it below every address, so it may not point beside itself"
+    page = soup(site/"404.html")
+    targets = [tag.get("href") or tag.get("action") for tag in page.select("a[href], [action]")]
+    assert len(targets) > 4 and not page.select("[src], link:not([href^='data:'])") and all(target.startswith("https://sentiment-nbdev.github.io/sentiment_nbdev/") for target in targets)
+    assert all((site/urlparse(target).path.removeprefix("/sentiment_nbdev/")).is_file() for target in targets)
+
+
+@needs_browser
+def test_pages_are_light(page, address, site):
+    "At most 1.5 MB of everything a lesson loads, unless it has formulas, and each icon is drawn"
+    sizes = {}
+    for lesson in ("index", *ORDER[:14]):
+        if "mathjax/" in (site/f"{lesson}.html").read_text(): continue
+        loaded = set()
+        def note(request): loaded.add(urlparse(request.url).path.lstrip("/"))
+        page.on("request", note)
+        page.goto(address + f"{lesson}.html")
+        page.wait_for_load_state("networkidle")
+        page.remove_listener("request", note)
+        sizes[lesson] = sum((site/unquote(name)).stat().st_size for name in loaded if (site/unquote(name)).is_file())
+        assert not page.locator("i[class*='fa-']").count() and page.locator("svg.svg-inline--fa").count() > 5
+    assert len(sizes) > 5 and max(sizes.values()) < 1.5e6, sizes
+
+
+@needs_browser
+@pytest.mark.parametrize("query, page_name", [("LoRA", "lora"), ("tokenization", "tokenization"), ("calibration", "metrics")])
+def test_search_finds_the_lesson_first(query, page_name, page, address):
+    page.goto(address + f"search.html?q={query}")
+    page.wait_for_function("document.querySelector('.search-summary')?.innerText.includes('found')")
+    assert page.locator("#search-results li a").first.get_attribute("href").split("?")[0].split("#")[0] == f"{page_name}.html"
+
+
 @needs_browser
 def test_search_finds_lora(page, address):
     page.goto(address + "search.html?q=LoRA")
