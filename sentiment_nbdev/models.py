@@ -87,7 +87,7 @@ def load_encoder(
     settings: Settings,
 ):                      # A model: {input_ids (B, T), attention_mask (B, T)} to logits (B, number of classes)
     "The pretrained encoder with a fresh head for our classes; the seed decides the head"
-    set_seed(settings.seed)
+    set_seed(Settings.check(settings).seed)
     try: model, report = _load(settings)
     except InputError: raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as e:

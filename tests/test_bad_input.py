@@ -214,14 +214,18 @@ def test_a_setting_that_nobody_knows_is_named(critic):
 
 @pytest.mark.parametrize("value", [None, 5, "imdb", {}])
 def test_what_is_no_settings_is_one_line(value, critic):
+    from sentiment_nbdev.comparison import compare
     from sentiment_nbdev.data import load_reviews
     from sentiment_nbdev.lora import add_lora
+    from sentiment_nbdev.models import load_encoder
+    from sentiment_nbdev.training import fine_tune
     from sentiment_nbdev.prediction import score_classifier
     from sentiment_nbdev.runs import train_and_save
     from sentiment_nbdev.settings import change_settings, choose_device
     from sentiment_nbdev.tokenization import load_tokenizer
     for call in (load_reviews, load_tokenizer, choose_device, change_settings, lambda settings: score_classifier(critic[0], settings), lambda settings: add_lora(critic[0].model, settings),
-                 lambda settings: train_and_save("lora", settings, "mine")):
+                 lambda settings: train_and_save("lora", settings, "mine"), load_encoder, lambda settings: fine_tune(critic[0].model, {}, critic[0].tokenizer, settings),
+                 lambda settings: compare(settings, "mine")):
         with pytest.raises(InputError, match="is given where settings are expected: write Settings"): call(value)
 
 
