@@ -370,7 +370,7 @@ def _question_line(results: Results, arm: str, reference: str) -> dict:
     settings, scores = results.study.settings, {s.name: s.scores for s in results.summaries}
     done = min(len(results.arm(name).tests) for name in (arm, reference))
     line = {"data": Path(settings.data).name, "encoder": Path(settings.model or "a local folder").name,
-            "training rows": f"{settings.n_train:,}", "seeds": f"{done} of {len(results.study.seeds)}"}
+            "rows": f"{settings.n_train:,}", "seeds": f"{done} of {len(results.study.seeds)}"}
     for name in (reference, arm):
         of_arm = scores[name]
         line[f"{name} %"] = _percent(of_arm.accuracy) if of_arm else "-"
@@ -378,7 +378,8 @@ def _question_line(results: Results, arm: str, reference: str) -> dict:
     if not pairs: return line | {"difference, points": "-", "p (TOST)": "-", "in words": "open"}
     [pair] = pairs
     p = pair.equivalence_holm
-    words = pair.sentence.split(": ", 1)[1].split(" (")[0]
+    said = pair.sentence.split(": ", 1)[1]
+    words = next((word for word in ("lower", "higher", "equivalent") if word in said), "no difference shown")
     return line | {"difference, points": _points(pair), "p (TOST)": f"{p:.3f}" if p >= 0.001 else "< 0.001", "in words": words}
 
 def question_table(
@@ -661,7 +662,7 @@ def _plan_sentences(study: Study) -> list[str]:
     s, seeds = study.settings, ", ".join(map(str, study.seeds))
     tests = f", {s.n_test:,} test rows." if study.test else "; no test row was scored."
     reads = {"mean": ", the head reads the mean over the tokens", "cls": ", the head reads the encoder's own summary"}
-    drawn = ["Each seed has drawn its own training rows."] if study.draws and len(study.seeds) > 1 else []
+    drawn = ["Each seed has drawn its own training rows (the same ones where all are taken)."] * (study.draws and len(study.seeds) > 1)
     return [f"Encoder: {s.model or 'a local folder'}, {s.max_length} tokens, cut on the {s.truncation_side}"
             f"{reads.get(s.pooling, '')} (unless an arm says otherwise).",
             f"Data: {s.data}, {s.n_train:,} training and {s.n_validation:,} validation rows{tests}", *drawn,
