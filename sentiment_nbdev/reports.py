@@ -662,7 +662,8 @@ def _plan_sentences(study: Study) -> list[str]:
     s, seeds = study.settings, ", ".join(map(str, study.seeds))
     tests = f", {s.n_test:,} test rows." if study.test else "; no test row was scored."
     reads = {"mean": ", the head reads the mean over the tokens", "cls": ", the head reads the encoder's own summary"}
-    drawn = ["Each seed has drawn its own training rows (the same ones where all are taken)."] * (study.draws and len(study.seeds) > 1)
+    drawn = ["Each seed has drawn its own training rows (the same ones where all are taken)."]
+    if not study.draws or len(study.seeds) == 1: drawn = []
     return [f"Encoder: {s.model or 'a local folder'}, {s.max_length} tokens, cut on the {s.truncation_side}"
             f"{reads.get(s.pooling, '')} (unless an arm says otherwise).",
             f"Data: {s.data}, {s.n_train:,} training and {s.n_validation:,} validation rows{tests}", *drawn,
