@@ -37,7 +37,7 @@ def plan_comparison(
     seeds: tuple | None = None,   # None takes the settings' seed
 ) -> Study:
     "One arm per method; the first seed tries the learning rates, all seeds run at the best one"
-    seeds = (Settings.check(settings).seed,) if seeds is None else tuple(seeds)
+    seeds = tuple(seeds or (Settings.check(settings).seed,))
     rates = {method: tuple(trial_rates(getattr(settings, f"lr_{method}"), settings.lr_trials)) for method in TRAINED}
     return Study("comparison", method_arms(check_methods(methods), rates), replace(settings, seed=seeds[0]), seeds,
                  trial_seeds=1, keep_models=True)

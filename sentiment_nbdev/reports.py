@@ -379,7 +379,7 @@ def _question_line(results: Results, arm: str, reference: str) -> dict:
     [pair] = pairs
     p = pair.equivalence_holm
     said = pair.sentence.split(": ", 1)[1]
-    words = next((word for word in ("lower", "higher", "equivalent") if word in said), "no difference shown")
+    words = ", yet ".join(word for word in ("lower", "higher", "equivalent") if f" {word} " in said) or "no difference shown"
     return line | {"difference, points": _points(pair), "p (TOST)": f"{p:.3f}" if p >= 0.001 else "< 0.001", "in words": words}
 
 def question_table(

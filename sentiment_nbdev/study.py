@@ -465,9 +465,11 @@ def continue_command(
     if study.settings.profile != "embedded": words += ["--profile", study.settings.profile]
     for name, value in settings.items():
         if name in ("profile", "device", "precision", "seed"): continue
-        if value == getattr(usual, name) and name != "n_validation": continue     # its default depends on the data
-        text = ",".join(value) if isinstance(value, tuple) else str(value)
+        if value == getattr(usual, name) and name not in ("n_validation", "n_test"): continue # their defaults depend on the data
+        if value is None and name == "revision": continue                         # of a local encoder
+        text = "ENCODER" if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
         words += [f"--{name.replace('_', '-')}", text] if name in FLAGS else ["--set", f"{name}={text}"]
+    if all(arm.changes.get("epochs") == 1 for arm in study.arms): words.append("--quick")
     points = max(len(arm.rates) for arm in study.arms)
     if study.name in (*GRIDS, "verdict") and points > 1: words += ["--points", str(points)]
     return shlex.join([*words, "--seeds", ",".join(map(str, study.seeds)), "--out", str(out)])

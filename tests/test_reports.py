@@ -8,7 +8,7 @@ from sentiment_nbdev.reports import (add_record, beats_majority, compare_arms, i
                                      read_results, slug, write_report)
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.settings import TRAINED, Settings, change_settings
-from sentiment_nbdev.study import (Arm, Conditions, Run, Study, encoder_fingerprint, open_commands, try_run, with_conditions,
+from sentiment_nbdev.study import (Arm, Conditions, continue_command, Run, Study, encoder_fingerprint, open_commands, try_run, with_conditions,
                                     best_rates, check_plan, chosen_rate, drop_failed, test_runs as final_runs,
                                    fitting_sizes, known_rates, open_runs, plan_study, rate_arms, rate_grid, record_file, trial_runs, write_study)
 from sentiment_nbdev.records import Cost, RunRecord, write_record
@@ -325,3 +325,10 @@ def test_one_question_in_several_studies_is_one_table(tmp_path):
     assert lines[0].rstrip(" |").endswith("equivalent") and "2 of 2" in lines[0]
     assert lines[1].rstrip(" |").endswith("lower") and "-35.0" in lines[1] and "60.0" in lines[1]
     assert "open" in lines[2] and "0 of 3" in lines[2]
+
+
+def test_the_command_that_goes_on_knows_quick_studies_local_encoders_and_given_test_rows(tmp_path, tiny_encoder):
+    quick = plan_study("warmup", Settings(), dict.fromkeys(TRAINED, 1e-4), quick=True)
+    assert "--quick" in continue_command(quick, "here") and "--quick" not in continue_command(plan_study("warmup", Settings(), quick.base_rates), "here")
+    assert "--model ENCODER" in (local := continue_command(replace(quick, settings=change_settings(Settings(), model=str(tiny_encoder))), "here")) and "None" not in local
+    assert "--n-test 1000" in continue_command(plan_study("verdict", Settings(), quick.base_rates, whole_test=False), "here")     # without it: all there are
