@@ -77,6 +77,7 @@ def chosen_settings(
     profile = values.pop("profile", profile)
     return change_settings(base, **values) if base and not (profile or file) else load_settings(profile, file, plain, **values)
 
+# %% ../nbs/engine/cli.ipynb #e7a8c641
 def seed_list(
     text: str | None, # "42" or "0,1,2"
 ) -> list[str | None]:

@@ -131,6 +131,7 @@ def _test_rows(classifier: Classifier, settings: Settings, by: list[str]) -> tup
     chosen = source[part].select(rows["row"][:])
     return rows, {column: group_names(chosen, column) for column in by}
 
+# %% ../nbs/engine/errors.ipynb #bbc79bcf
 def analyse_errors(
     classifier: Classifier,
     settings: Settings,           # Names the rows

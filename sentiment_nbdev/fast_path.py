@@ -100,6 +100,7 @@ def _has_varlen(query):
     "Whether PyTorch's kernel for rows of different lengths can take this tensor"
     return query.is_cuda and query.dtype != torch.float32 and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
+# %% ../nbs/engine/fast_path.ipynb #93bf2d3f
 def packed_attention(
     module, query, key, value, # The layer and its tensors (1, heads, N, d)
     attention_mask: Packing,   # Where the rows begin
@@ -153,6 +154,7 @@ def _pack_ids(model, args, kwargs):
     masks = dict.fromkeys(("full_attention", "sliding_attention"), packing)
     return (), kwargs | dict(input_ids=ids[..., 0], position_ids=packing.index[None] % packing.shape[1], attention_mask=masks)
 
+# %% ../nbs/engine/fast_path.ipynb #ae6fadc8
 def _unpack_outputs(layers, args, kwargs, outputs):
     "A hook behind the layers: what comes out is a rectangle again"
     mask = kwargs["attention_mask"]
@@ -191,6 +193,7 @@ def _logits(model, tokenizer, texts):
     batch = tokenizer(texts, truncation=True, padding=True, return_token_type_ids=False, return_tensors="pt")
     return model(**batch.to(next(model.parameters()).device)).logits.float()
 
+# %% ../nbs/engine/fast_path.ipynb #bc286d21
 def check_padding(
     model,     # A sequence classifier, with or without adapter
     tokenizer, # It carries the limit

@@ -106,6 +106,7 @@ def _probable_rows(probabilities, labels):
         raise InputError(f"row {bad[0]} is not a row of probabilities (it sums to {sums[bad[0]]:.3g}): apply softmax first")
     return probabilities, labels
 
+# %% ../nbs/06_metrics.ipynb #c79e63aa
 def reliability_bins(
     probabilities, # (N, C), each row sums to 1
     labels,        # (N,) true class numbers

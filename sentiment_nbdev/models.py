@@ -111,6 +111,7 @@ def _average(encoder, args, kwargs, output):
     if output.get("pooler_output") is not None: output["pooler_output"] = mean.to(hidden.dtype)
     return output
 
+# %% ../nbs/05_models.ipynb #2fa4764f
 def pool_mean(
     model, # A sequence classifier without adapter; it is changed in place
 ):         # The same model

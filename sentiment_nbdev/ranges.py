@@ -34,6 +34,7 @@ def check_name(name: str, known):
     remedy = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
     raise InputError(f"no setting called {name}: {remedy}")
 
+# %% ../nbs/engine/ranges.ipynb #ff6cc4fa
 def value_of_kind(name: str, kind, value):
     "`value` in the setting's own type; an `InputError` when it is something else"
     if kind == tuple[str, ...] and hasattr(value, "__iter__") and not isinstance(value, (str, set, dict)):

@@ -125,6 +125,7 @@ def _json_object(path: Path, place: str, line: str) -> dict:
     if isinstance(row, dict): return {name: _whole(value) for name, value in row.items()}
     raise unreadable(path, f"{place} is no object", 'write one object per line, as in {"text": "...", "label": "..."}')
 
+# %% ../nbs/engine/readers.ipynb #b5b49936
 def _json_rows(path: Path) -> Iterator[dict]:
     "The objects of a jsonl file, or of a file that is one JSON array"
     rows, broken = 0, 0

@@ -270,6 +270,7 @@ def _unplanned(folder: Path) -> Results:
     study = Study("comparison", arms, written_settings(records[0].settings), seeds)
     return Results(study, [ArmRuns(arm, finals[0].lr, {}, finals) for arm, finals in zip(arms, runs)], left=0)
 
+# %% ../nbs/engine/reports.ipynb #53210f1c
 def read_results(
     folder: str | Path, # Of a study or comparison, finished or not
 ) -> Results:
@@ -335,6 +336,7 @@ def rates_table(summaries: list[ArmSummary]) -> str:
                           "failed": f"{trial.failed:.0%}"})
     return markdown_table(lines)
 
+# %% ../nbs/engine/reports.ipynb #c2865f5e
 def _points(d: ArmDifference) -> str:
     "A difference with its interval"
     return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * end for end in (d.result.difference, d.result.low, d.result.high)))
@@ -857,6 +859,7 @@ def _contributed(record: RunRecord, results: Path) -> Path:
     budget = (payload["model"], payload["data"], payload["max_length"], f"{payload['n_train']}-rows-{payload['epochs']}-epochs")
     return results/"contributed"/slug("-".join(map(str, budget)))
 
+# %% ../nbs/engine/reports.ipynb #d913e86c
 def add_record(
     file: str | Path,    # A record written by compare, train or study
     results: str | Path, # The results folder

@@ -117,6 +117,7 @@ def _used_settings(settings: Settings, config) -> Settings:
     same = set(settings.lora_targets) == set(config.target_modules)
     return settings if same else replace(settings, lora_targets=tuple(sorted(config.target_modules)))
 
+# %% ../nbs/engine/saving.ipynb #dfdde3bd
 def save_adapter(
     model: PeftModel,
     folder: str | Path,  # The folder to make
@@ -157,6 +158,7 @@ def _check_vocabulary(folder, settings: Settings):
                          "(its vocabulary differs): "
                          "name the right encoder with --base")
 
+# %% ../nbs/engine/saving.ipynb #318c2720
 def load_base(
     folder: str | Path,       # The adapter's folder
     base: str | None = None,  # Another place to take the encoder from; None takes the card's

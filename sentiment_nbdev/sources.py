@@ -280,6 +280,7 @@ def _sees_padding(config) -> bool:
     forward = getattr(AutoModel._model_mapping[type(config)], "forward", None) if known else None
     return forward is not None and "attention_mask" not in inspect.signature(forward).parameters
 
+# %% ../nbs/engine/sources.ipynb #2ef31e47
 def check_tokenizer(
     tokenizer,          # As loaded
     config,             # The encoder's config

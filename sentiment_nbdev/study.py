@@ -563,6 +563,7 @@ def method_arms(
     present = [method for method in METHODS if method in methods]
     return tuple(Arm(method, method, changes, rates.get(method, ()), against=present[-1]) for method in present)
 
+# %% ../nbs/engine/study.ipynb #2564b700
 def rate_arms(points: int, settings: Settings = Settings()) -> tuple:
     "The trained methods, each over its rates; the two of the question first"
     return tuple(Arm(m, m, {}, rate_grid(m, points, settings)) for m in reversed(TRAINED))
@@ -683,6 +684,7 @@ def _extent(name: str, settings: Settings, quick: bool, points: int) -> list:
     if SOURCE.get(name, name) == "verdict": return [points or 1]
     return [(8, 16, 32)] if quick and name == "truncation" else []
 
+# %% ../nbs/engine/study.ipynb #6a9696d2
 def plan_study(
     name: str,             # A name in `STUDIES`
     settings: Settings,
