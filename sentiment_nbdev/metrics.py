@@ -35,15 +35,17 @@ def label_scores(
     predictions,       # (N,) predicted class numbers
     references,        # (N,) true class numbers
     n_classes: int = 2,
-) -> dict:             # Flat: accuracy, f1, mcc
-    "Accuracy, F1 (of the last of two classes; macro for more) and Matthews' correlation"
+) -> dict:             # Flat: accuracy, f1, macro_f1, mcc
+    "Accuracy, F1 (of the last of two classes; macro for more), the mean of F1 over all classes, and Matthews' correlation"
     seen = {*np.asarray(predictions).tolist(), *np.asarray(references).tolist()}
     if not seen: raise InputError("there are no rows to score: give at least one")
     if outside := sorted(seen - set(range(n_classes))):
         raise InputError(f"class {outside[0]} is not one of 0 to {n_classes - 1}: check the labels, or set n_classes")
     f1 = f1_score(references, predictions, labels=[1] if n_classes == 2 else None, average="macro", zero_division=0)
+    macro_f1 = f1_score(references, predictions, labels=range(n_classes), average="macro", zero_division=0)
     mcc = matthews_corrcoef(references, predictions) if len(seen) > 1 else 0.0
-    return dict(accuracy=float(accuracy_score(references, predictions)), f1=float(f1), mcc=float(mcc))
+    return dict(accuracy=float(accuracy_score(references, predictions)), f1=float(f1), macro_f1=float(macro_f1),
+                mcc=float(mcc))
 
 # %% ../nbs/06_metrics.ipynb #7c894c46
 def _whole_numbers(name: str, column):
@@ -184,7 +186,7 @@ def calibrate(
 def score_logits(
     logits, # (N, C)
     labels, # (N,) true class numbers
-) -> dict:  # Flat: n, accuracy, accuracy_low, accuracy_high, f1, mcc, nll (nats), ece, brier
+) -> dict:  # Flat: n, accuracy, accuracy_low, accuracy_high, f1, macro_f1, mcc, nll (nats), ece, brier
     "All scores of a set of rows; the interval is Wilson's, 95 %"
     logits, labels = _scored_rows(logits, labels)
     predictions, n = logits.argmax(axis=1), len(labels)
@@ -196,10 +198,10 @@ def score_logits(
 # %% ../nbs/06_metrics.ipynb #1ab4afbc
 def compute_metrics(
     prediction, # An `EvalPrediction`: predictions (N, C) or a tuple that starts with them, label_ids (N,)
-) -> dict:      # Flat: accuracy, f1, mcc, nll, ece, brier
+) -> dict:      # Flat: accuracy, f1, macro_f1, mcc, nll, ece, brier
     "The Trainer's callback"
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     if not np.isfinite(logits).all():                                    # it diverged
-        return dict(accuracy=0.0, f1=0.0, mcc=0.0) | dict.fromkeys(("nll", "ece", "brier"), float("nan"))
+        return dict(accuracy=0.0, f1=0.0, macro_f1=0.0, mcc=0.0) | dict.fromkeys(("nll", "ece", "brier"), float("nan"))
     scores = score_logits(logits, prediction.label_ids)
-    return {name: scores[name] for name in ("accuracy", "f1", "mcc", "nll", "ece", "brier")}
+    return {name: scores[name] for name in ("accuracy", "f1", "macro_f1", "mcc", "nll", "ece", "brier")}

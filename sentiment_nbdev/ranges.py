@@ -17,11 +17,12 @@ CHOICES = dict(truncation_side=("left", "right", "middle"),
                sampling=("group_by_length", "random"), eval_order=("by_length", "as_given"),
                device=("auto", "cuda", "mps", "cpu"), precision=("auto", "fp32", "bf16", "fp16"),
                pooling=("auto", "mean", "cls"), bow_reads=("seen", "whole"),
+               class_weights=("none", "balanced"), select_by=("accuracy", "macro_f1", "mcc"),
                padding_free=("auto", "on", "off"), quick_dropout=("auto", "on", "off"),
                optimizer=("adamw_torch_fused", "adamw_torch"), lora_scaling=("alpha/r", "alpha/sqrt(r)"),
                profile=("embedded", "imdb", "original"))
 AT_LEAST = dict(n_train=1, n_validation=1, n_test=1, max_length=3, epochs=1, batch_size=1, eval_batch_size=1,
-                lr_trials=1, lora_r=1, lora_alpha=1)
+                lr_trials=1, patience=0, lora_r=1, lora_alpha=1)
 BETWEEN = dict.fromkeys(("lr_full", "lr_lora", "lr_bitfit", "lr_last2"), (1e-12, 1)) | dict(
     warmup=(0, 1), weight_decay=(0, 10), attention_dropout=(0, 1), hidden_dropout=(0, 1), lora_dropout=(0, 1),
     seed=(0, 2**32), sample_seed=(0, 2**32), train_seed=(0, 2**32))

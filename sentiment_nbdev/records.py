@@ -97,7 +97,7 @@ def public_settings(
 
 # %% ../nbs/engine/records.ipynb #cb0c7a1c
 FIRST_VERSION = dict(warmup=0.0, lora_scaling="alpha/r", pooling="cls", bow_reads="whole", train_seed=0, group_column="",
-                     also_test=())
+                     also_test=(), class_weights="none", select_by="accuracy", patience=0)
 # what runs did before these were settings
 
 def written_settings(

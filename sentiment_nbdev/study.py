@@ -39,7 +39,7 @@ from .runs import Rows, open_tests, prepare_rows, run_bow, save_run, train_metho
 # %% ../nbs/engine/study.ipynb #ced33fbb
 SEEN = {"model", "revision", "max_length", "truncation_side"}   # what decides which part of a text is read
 # younger than the first ids: they count where they change something
-LATER = ("pooling", "bow_reads", "train_seed", "group_column", "also_test")
+LATER = ("pooling", "bow_reads", "train_seed", "group_column", "also_test", "class_weights", "select_by", "patience")
 
 def relevant_settings(
     method: str,        # bow, probe, bitfit, last2, lora or full
@@ -47,8 +47,9 @@ def relevant_settings(
 ) -> dict:              # Setting to value, without local paths
     "The settings that can change what a run of this method finds"
     rows, encoder, lora = ({f.name for f in fields(group)} for group in (RowSettings, EncoderSettings, LoRASettings))
-    if method == "bow": keep = rows | {"bow_reads"} | (SEEN if settings.bow_reads == "seen" else set())
-    elif method == "probe": keep = (rows | encoder | {"eval_batch_size"}) - {"bow_reads"}
+    fitted = {"class_weights", "select_by"}
+    if method == "bow": keep = rows | fitted | {"bow_reads"} | (SEEN if settings.bow_reads == "seen" else set())
+    elif method == "probe": keep = (rows | fitted | encoder | {"eval_batch_size"}) - {"bow_reads"}
     else: keep = set(FIELDS) - {"bow_reads"} - (set() if method == "lora" else lora) - {f"lr_{m}" for m in TRAINED if m != method}
     keep -= {"profile", "lr_trials", "device", "precision"}     # the precision counts as this machine resolves it
     values = public_settings(settings) | dict(pooling=choose_pooling(method, settings))
@@ -331,12 +332,12 @@ def check_same_rows(records: list[RunRecord], where: str | Path):
 # %% ../nbs/engine/study.ipynb #d1de257e
 def _trial_scores(study: Study, arm: Arm, out: str | Path) -> dict:
     "Learning rate to (mean validation accuracy, minus mean loss); rates with missing or failed trials are left out"
-    scores, seen = {}, []
+    scores, seen, by = {}, [], arm.settings(study.settings, study.seeds[0], None).select_by
     for rate in arm.rates:
         records = read_runs([study.run(arm, seed, rate, test=False) for seed in study.seeds_of(arm, trial=True)], out)
         seen += [r for r in records if r]
         if any(r is None or r.status == "failed" for r in records): continue
-        pairs = [(r.validation["accuracy"], -r.validation["nll"]) if r.status == "done" else (0.0, -np.inf) for r in records if r]
+        pairs = [(r.validation[by], -r.validation["nll"]) if r.status == "done" else (0.0, -np.inf) for r in records if r]
         scores[rate] = tuple(round(float(x), 9) for x in np.mean(pairs, axis=0))
     check_same_rows(seen, out)
     return scores

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np
 import torch
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from .files import InputError, process_place
 from .settings import Settings, choose_device, choose_precision, quiet_libraries
@@ -85,7 +85,7 @@ def training_arguments(
     folder: str | Path, # Where checkpoints go
     parts: int = 1,     # Pieces of a step: less memory, the same gradient
 ) -> TrainingArguments:
-    "One evaluation and one checkpoint per epoch; the best by validation accuracy is loaded at the end"
+    "One evaluation and one checkpoint per epoch; the best by the validation score is loaded at the end"
     device = choose_device(settings)
     precision = choose_precision(settings, device)
     return TrainingArguments(
@@ -94,7 +94,7 @@ def training_arguments(
         per_device_train_batch_size=micro_batch_size(settings, parts),
         per_device_eval_batch_size=max(1, settings.eval_batch_size // parts),
         train_sampling_strategy="random", eval_strategy="epoch", save_strategy="epoch", save_total_limit=2,
-        load_best_model_at_end=True, metric_for_best_model="accuracy", greater_is_better=True,
+        load_best_model_at_end=True, metric_for_best_model=settings.select_by, greater_is_better=True,
         bf16=precision == "bf16", fp16=precision == "fp16", use_cpu=device.type == "cpu", seed=settings.seed,
         optim=settings.optimizer, ddp_find_unused_parameters=False, logging_steps=1, logging_nan_inf_filter=False,
         report_to="none", disable_tqdm=not quiet_libraries(),
@@ -117,9 +117,10 @@ def make_trainer(
     arguments = training_arguments(settings, lr, folder, parts)
     steps = settings.epochs * math.ceil(len(tokens["train"]) / settings.batch_size)
     arguments.warmup_steps = int(settings.warmup * steps)    # a share would be rounded up, to all of a single step
+    patience = [EarlyStoppingCallback(settings.patience)] if settings.patience else []
     return SentimentTrainer(
         make_quick(model, settings), arguments, loss=loss, sampling=settings.sampling,
-        train_dataset=tokens["train"], callbacks=[EpochTimer(), *callbacks],
+        train_dataset=tokens["train"], callbacks=[EpochTimer(), *patience, *callbacks],
         eval_dataset=tokens["validation"].select(evaluation_order(tokens["validation"], settings)),
         data_collator=make_collator(tokenizer), processing_class=tokenizer, compute_metrics=compute_metrics)
 
@@ -130,7 +131,7 @@ def read_log(
     "Trainer's log as columns per step and as one row per epoch"
     steps = [entry for entry in log if "loss" in entry]
     columns = {name: [entry.get(name) for entry in steps] for name in ("loss", "learning_rate", "grad_norm")}
-    keep = ("accuracy", "f1", "mcc", "nll", "ece")
+    keep = ("accuracy", "f1", "macro_f1", "mcc", "nll", "ece")
     epochs = [dict(epoch=round(e["epoch"]), step=e["step"], **{k: e[f"eval_{k}"] for k in keep})
               for e in log if "eval_accuracy" in e]
     return columns, epochs

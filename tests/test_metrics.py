@@ -113,7 +113,7 @@ def test_the_metric_in_pieces_and_its_refusals():
 def test_the_callback_is_flat_and_takes_tuples():
     logits, labels = made_up(50, 2)
     scores = compute_metrics(EvalPrediction(predictions=(logits.astype(np.float32), None), label_ids=labels))
-    assert list(scores) == ["accuracy", "f1", "mcc", "nll", "ece", "brier"] and {type(v) for v in scores.values()} == {float}
+    assert list(scores) == ["accuracy", "f1", "macro_f1", "mcc", "nll", "ece", "brier"] and {type(v) for v in scores.values()} == {float}
 
 
 def test_it_joins_with_other_metrics():

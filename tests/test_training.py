@@ -10,7 +10,7 @@ from sentiment_nbdev.lora import add_lora
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.checkpoints import checkpoint_fault, seal_checkpoint
 from sentiment_nbdev.trainer import SentimentTrainer, make_trainer, training_arguments
-from sentiment_nbdev.training import mean_loss, predict_logits
+from sentiment_nbdev.training import fine_tune, mean_loss, predict_logits
 from sentiment_nbdev.records import read_record
 
 LR = 1e-3
@@ -113,3 +113,30 @@ def test_best_epoch_is_the_one_with_the_best_validation_accuracy(rows, settings,
 def test_record_that_is_none(tmp_path):
     (tmp_path/"x.json").write_text('{"method": "full", "speed": 1}')
     with pytest.raises(InputError, match="is not a record"): read_record(tmp_path/"x.json")
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_balanced_weights_reach_every_step(kind, rows, settings):
+    "with one row of a class in eight, the first loss is the one that the weights give by hand"
+    numbers = np.flatnonzero(np.array(rows.tokens["train"]["labels"]) == 1)[:7].tolist()
+    numbers.append(rows.tokens["train"]["labels"][:].index(0))
+    train = rows.tokens["train"].select(numbers)
+    weighted = replace(settings, class_weights="balanced", lora_dropout=0.0, batch_size=8)
+    logits = torch.tensor(predict_logits(tiny(kind, weighted, dropout=0.0), train, rows.tokenizer, weighted))
+    by_hand = torch.nn.functional.cross_entropy(logits, torch.tensor(train["labels"][:]), reduction="none") @ torch.tensor([*[8 / 14] * 7, 8 / 2]) / 8
+    record = fine_tune(tiny(kind, weighted, dropout=0.0), dict(train=train, validation=rows.tokens["validation"]), rows.tokenizer, weighted, kind)
+    assert record.history["loss"][0] == pytest.approx(by_hand.item(), rel=1e-4)
+
+
+def test_patience_stops_a_run_that_no_longer_gets_better(rows, settings):
+    "at a rate too small to change an answer, no epoch beats the first"
+    impatient = replace(settings, epochs=6, patience=2, lr_full=1e-12)
+    record = fine_tune(tiny("full", impatient), rows.tokens, rows.tokenizer, impatient)
+    assert [epoch["epoch"] for epoch in record.epochs] == [1, 2, 3] and record.validation["epoch"] == 1
+
+
+@pytest.mark.parametrize("by", ["accuracy", "macro_f1", "mcc"])
+def test_the_chosen_score_picks_the_epoch(by, rows, settings):
+    chosen = replace(settings, epochs=4, lr_full=1e-3, select_by=by)
+    record = fine_tune(tiny("full", chosen), rows.tokens, rows.tokenizer, chosen)
+    assert record.validation[by] == max(epoch[by] for epoch in record.epochs)
