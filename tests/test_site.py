@@ -172,6 +172,25 @@ def test_a_page_says_all_that_its_notebook_says(notebook, ending, site):
         here = found + len(paragraph)
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_pages_that_run_have_a_button_to_colab(notebook, site):
+    "What runs there begins with the install cell; the others have a button to GitHub only"
+    page = soup((site/nbpath2html(notebook.relative_to(ROOT/"nbs"))).with_suffix(".html")).find("article")
+    runs = '"try: import sentiment_nbdev\\n"' in notebook.read_text()
+    buttons = {link.get_text(): link["href"] for link in page.select("p.colab a")}
+    assert list(buttons) == ["Open in Colab"] * runs + ["View on GitHub"]
+    assert all(address.endswith(notebook.relative_to(ROOT).as_posix()) for address in buttons.values())
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_quotes_that_begin_with_bold_words_are_boxes(notebook, site):
+    page = soup((site/nbpath2html(notebook.relative_to(ROOT/"nbs"))).with_suffix(".html")).find("article")
+    cells = ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "markdown"]
+    quoted = [title for source in cells for title in re.findall(r"(?<!> )^> \*\*(.+?)\.?\*\*", source, re.M)]
+    assert [box.select_one(".admonition-title").get_text() for box in page.select(".admonition.warning, .admonition.note")] == quoted
+    assert not [quote for quote in page.select("blockquote") if quote.find("strong")]
+
+
 def test_no_page_shows_an_object_instead_of_what_it_means(site):
     leak = re.compile(r"<[\w.]+ object|<(?:function|bound method|class) |OptionInfo|\b0x[0-9a-f]{6,}")
     shown = {name: soup(site/name).get_text() for name in pages(site)} | {path.name: path.read_text() for path in site.rglob("*.md")}
