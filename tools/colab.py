@@ -36,8 +36,8 @@ def with_badge(opening: str, path: Path) -> str:
 
 
 def changed(path: Path) -> str:
-    "The notebook as it should be; one that does not install the package stays as it is"
-    text = path.read_text()
+    "The notebook as it should be; in one that does not install the package only addresses change"
+    text = re.sub(r"(colab\.research\.google\.com/github/[^/]+/[^/]+/blob)/[^/]+", rf"\1/{ref}", path.read_text())
     notebook = json.loads(text)
     cells = notebook["cells"]
     installing = [cell for cell in cells if "".join(cell["source"]).startswith(MARK)]
