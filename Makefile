@@ -3,6 +3,8 @@ VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# processes that run tests side by side
+WORKERS ?= 2
 
 .PHONY: demo test test-all notebooks readme diagrams results docs student dist
 .DELETE_ON_ERROR:
@@ -18,11 +20,11 @@ demo: $(READY) ## compare four methods on the bundled corpus
 
 test: $(READY) ## export drift, lessons, unit and process tests
 	$(BIN)/python tools/test_notebooks.py
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-all: $(READY) ## the same with the slow cells and tests
 	$(BIN)/python tools/test_notebooks.py --flags "slow"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 notebooks: $(READY) ## run every lesson and store its outputs
 	$(BIN)/python tools/run_notebooks.py

@@ -10,11 +10,13 @@ __all__ = ['PADDING_FREE', 'Packing', 'pack', 'unpack', 'PackedAttention', 'pack
 
 # %% ../nbs/engine/fast_path.ipynb #98c438f2
 from functools import partial
+from types import MethodType
 from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.modeling_outputs import BaseModelOutput
 from .files import InputError
 from .settings import Settings, choose_device
 
@@ -140,7 +142,7 @@ def choose_on_cpu(
     return choice == "on" or (choice == "auto" and device.type == "cpu")
 
 # %% ../nbs/engine/fast_path.ipynb #f0156ae2
-PADDING_FREE = ("bert", "roberta", "xlm-roberta", "electra", "camembert", "albert", "distilbert", "modernbert") # tested on these
+PADDING_FREE = ("bert", "roberta", "xlm-roberta", "electra", "camembert", "albert", "distilbert", "modernbert", "mpnet")  # tested
 
 def _pack_vectors(layers, args, kwargs):
     "A hook before the layers: they get the vectors of real tokens"
@@ -168,6 +170,33 @@ def skips_padding(
     "Whether the model computes nothing for padding"
     return model.config._attn_implementation == "packed"
 
+# %% ../nbs/engine/fast_path.ipynb #9ed6f04b
+def _mpnet_attention(layer, hidden_states, attention_mask, position_bias, **_):
+    "MPNet's attention inside each row; `position_bias` is the table (1, heads, T, T) of the longest row"
+    shape, drop = (*hidden_states.shape[:2], -1, layer.attention_head_size), layer.dropout.p if layer.training else 0.0
+    query, key, value = (part(hidden_states).view(shape).transpose(1, 2) for part in (layer.q, layer.k, layer.v))
+    bias, rows = position_bias.to(query.dtype), []
+    for row in _rows(attention_mask.offsets.tolist()):
+        n = row.stop - row.start
+        corner = bias[:, :, :n, :n]
+        rows.append(nn.functional.scaled_dot_product_attention(query[:, :, row], key[:, :, row], value[:, :, row], corner, drop))
+    return (layer.o(torch.cat(rows, dim=2).transpose(1, 2).flatten(2)),)
+
+def _mpnet_layers(encoder, hidden_states, attention_mask=None, **_):
+    "MPNet's layers over the real tokens"
+    hidden, packing = pack(hidden_states, attention_mask)
+    bias = encoder.compute_position_bias(hidden.new_empty(1, packing.longest, 0))
+    for layer in encoder.layer: hidden = layer(hidden, packing, bias)[0]
+    return BaseModelOutput(last_hidden_state=unpack(hidden, packing))
+
+# %% ../nbs/engine/fast_path.ipynb #c2255635
+def _pack_mpnet(base):
+    "Replace two methods of an MPNet, and have its mask come as it is"
+    base.config._attn_implementation = "packed"
+    base.encoder.forward = MethodType(_mpnet_layers, base.encoder)
+    for attention in (layer.attention.attn for layer in base.encoder.layer):
+        attention.forward = MethodType(_mpnet_attention, attention)
+
 # %% ../nbs/engine/fast_path.ipynb #e6c48fc1
 def skip_padding(
     model,              # A sequence classifier, with or without adapter
@@ -180,8 +209,11 @@ def skip_padding(
         raise InputError(f"padding_free is on, but it is not tested on {kind}, only on {', '.join(PADDING_FREE)}: "
                          "choose auto or off")
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-    whole.set_attn_implementation("packed")
     base = whole.base_model
+    if kind == "mpnet":
+        _pack_mpnet(base)
+        return model
+    whole.set_attn_implementation("packed")
     layers = base if kind == "modernbert" else base.transformer if kind == "distilbert" else base.encoder
     layers.register_forward_pre_hook(_pack_ids if kind == "modernbert" else _pack_vectors, with_kwargs=True)
     layers.register_forward_hook(_unpack_outputs, with_kwargs=True)

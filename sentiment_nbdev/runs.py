@@ -25,7 +25,8 @@ from .settings import METHODS, Settings, change_settings, choose_device
 from .sources import check_encoder
 from .data import load_reviews
 from .tokenization import load_tokenizer, seen_texts, tokenize_reviews
-from .models import choose_pooling, choose_trainable, find_head, load_encoder
+from .encoders import find_head
+from .models import choose_pooling, choose_trainable, load_encoder
 from .fast_path import check_padding, make_quick
 from .metrics import calibrate, score_logits
 from .records import (Cost, PeakMemory, RunRecord, describe_environment, describe_rows, public_settings,

@@ -2,6 +2,9 @@
 import os, shutil, subprocess, sys
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:      # several processes on the same cores: threads of theirs would only get in each other's way
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
 import pytest
 from sentiment_nbdev.settings import Settings, quiet_libraries
 

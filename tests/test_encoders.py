@@ -12,7 +12,8 @@ from sentiment_nbdev.files import InputError
 from sentiment_nbdev.lora import load_adapter, merge_adapter
 from sentiment_nbdev.targets import lora_targets
 from sentiment_nbdev.metrics import score_logits
-from sentiment_nbdev.models import find_head, load_encoder
+from sentiment_nbdev.encoders import find_head
+from sentiment_nbdev.models import load_encoder
 from sentiment_nbdev.prediction import Classifier
 from sentiment_nbdev.runs import prepare_rows, save_run, train_method
 from sentiment_nbdev.settings import Settings
