@@ -28,7 +28,7 @@ NBS = ROOT/"nbs"
 NOTEBOOKS = sorted(path.resolve() for path in nbglob(as_path=True))
 PAGE = {path: nbpath2html(path.relative_to(NBS)).with_suffix("") for path in NOTEBOOKS}      # nbs/03_tokenization.ipynb -> tokenization
 FLOORS = ("files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "encoders", "fast_path", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "runs", "study", "reports", "bench", "cli", "processes")
-RESULTS = ("12_findings", "13_speed", "results")                                            # lessons that read records and train nothing
+RESULTS = ("12_findings", "13_speed", "14_gpu", "results")                                  # what came out, and your turn
 REFERENCE = ("glossary", "teaching", "contributing")                                      # below the modules, in this order
 PARTS = {"Start": lambda path: path.stem == "00_tour",
          "The course": lambda path: path.name[0].isdigit() and path.stem not in RESULTS,
@@ -38,13 +38,15 @@ PARTS = {"Start": lambda path: path.stem == "00_tour",
 MODULES = {module: sorted(full for full in found if not re.search(r"\._", full)) for module, found in sorted(INDEX["syms"].items())}
 BUILT = "How it is built: "
 HEAD = re.compile(r"\A\s*# .*\n+(> .*(\n|\Z))*")                                     # title and description of a notebook
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")                      # a picture from elsewhere: on the site a plain button
+RUNS = "#| hide\ntry: import sentiment_nbdev\n"                                          # how a notebook begins that installs the package
 NAMES = {full.removeprefix(module + "."): full for module, found in MODULES.items() if module != "sentiment_nbdev.cli" for full in found}   # commands have common names
 
 
 class KeepOpening(FrontmatterProc):
     "Takes title and description for the head of the page and leaves the rest of their cell, which nbdev would drop, where it is"
     def _update(self, read, cell):
-        opening = HEAD.sub("", cell.source).strip() if cell.source else ""
+        opening = BADGE.sub("", HEAD.sub("", cell.source)).strip() if cell.source else ""
         super()._update(read, cell)
         if cell.source is None and opening: cell.source = opening
 
@@ -91,6 +93,14 @@ def show_diagrams(text: str, path: Path) -> str:
     def drawn(svg): return f'<figure class="diagram-box">\n{svg.strip()}\n</figure>'
     text = re.sub(r"!\[[^\]]*\]\(data:image/svg\+xml;base64,([^)]+)\)", lambda match: drawn(base64.b64decode(match[1]).decode()), text)
     return re.sub(r"!\[[^\]]*\]\((images/\w+\.svg)\)", lambda match: drawn((path.parent/match[1]).read_text()), text)
+
+
+def show_boxes(text: str) -> str:
+    "A quote that begins with bold words becomes a box with these words as its title; everywhere else it reads well as it is"
+    def box(match):
+        title, rest = re.match(r"\*\*(.+?)\.?\*\*\s*(.*)", re.sub(r"^> ?", "", match[0], flags=re.M), re.S).groups()
+        return f":::{{admonition}} {title}\n:class: {'note' if title == 'Note' else 'warning'}\n{rest.strip()}\n:::\n"
+    return re.sub(r"^> \*\*.*\n?(?:^>.*\n?)*", box, text, flags=re.M)
 
 
 # Lessons
@@ -156,16 +166,19 @@ def lesson_cells(path: Path) -> tuple[list[dict], dict]:
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and cell.source:
             heading = next(iter(re.findall(r"^#+ (.*)$", cell.source, re.M)), heading)
+            cell.source = BADGE.sub(r"[Open in Colab](\1)", cell.source)
             cells.append({key: cell[key] for key in CELL_KEYS if key in cell})
         elif cell.cell_type == "code" and (kept := code_cell(cell, heading)): cells.append(kept)
     return cells, getattr(notebook, "frontmatter_", {})
 
 
 def title_cell(path: Path, about: dict) -> dict:
-    "Title, one-sentence description, and the ways to Colab and to the notebook"
-    colab = f"https://colab.research.google.com/github/{CONFIG.user}/{CONFIG.repo}/blob/main/{path.relative_to(ROOT).as_posix()}"
+    "Title, one-sentence description, and the ways to the notebook and, when it runs there, to Colab"
+    cells = read_nb(path).cells
+    badge = BADGE.search(cells[0].source) if any(cell.source.startswith(RUNS) for cell in cells) else None
+    colab = f"[Open in Colab]({badge[1]}) " if badge else ""
     source = f"{REPOSITORY}/blob/main/{path.relative_to(ROOT).as_posix()}"
-    text = f"# {about.get('title', path.stem)}\n\n{{.lead}}\n{about.get('description', '')}\n\n{{.colab}}\n[Open in Colab]({colab}) [View on GitHub]({source})"
+    text = f"# {about.get('title', path.stem)}\n\n{{.lead}}\n{about.get('description', '')}\n\n{{.colab}}\n{colab}[View on GitHub]({source})"
     return dict(cell_type="markdown", id="title", metadata={}, source=link_pages(text, path))
 
 
@@ -174,7 +187,7 @@ def lesson_page(path: Path) -> str:
     cells, about = lesson_cells(path)
     cells = list(cells)
     for n, cell in enumerate(cells):
-        if cell["cell_type"] == "markdown": cells[n] = cell | dict(source=link_names(link_pages(show_diagrams(cell["source"], path), path)))
+        if cell["cell_type"] == "markdown": cells[n] = cell | dict(source=link_names(link_pages(show_diagrams(show_boxes(cell["source"]), path), path)))
     extra = [dict(cell_type="markdown", id="toc", metadata={}, source=contents())] * (path.stem == "index")
     kernel = dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"), language_info=dict(name="python"))
     return json.dumps(dict(cells=[title_cell(path, about), *cells, *extra], metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)

@@ -12,7 +12,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 COURSE = ["settings", "data", "tokenization", "collation", "models", "metrics", "training", "lora", "evidence", "comparison", "prediction"]
 ENGINE = ["files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "encoders", "fast_path", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "runs", "study", "reports", "bench", "cli", "processes"]
-MENU = {"Start": ["index", "tour"], "The course": COURSE, "What came out": ["findings", "speed", "results"],
+MENU = {"Start": ["index", "tour"], "The course": COURSE, "What came out": ["findings", "speed", "gpu", "results"],
         "Under the hood": [f"engine/{name}" for name in ENGINE], "Reference": ["api/index", "glossary", "teaching", "contributing"]}
 ORDER = [page for part in list(MENU)[:4] for page in MENU[part]][1:]                  # "next" goes on through the modules
 NOTEBOOKS = sorted((ROOT/"nbs").rglob("[!.]*.ipynb"))
@@ -113,6 +113,11 @@ def test_the_menu_is_a_course(site):
     assert not [name for name, number in numbers.items() if not titles[name].startswith(f"{number} ")]
 
 
+def test_home_leads_to_the_gpu(site):
+    [way] = [link for link in soup(site/"index.html").find("article").find_all("a") if link.get_text() == "Run it on a GPU"]
+    assert way["href"].split("#")[0] == "gpu.html"
+
+
 def test_home_asks_answers_and_shows_three_ways(site):
     "The question, the answer with its two accuracies, the two hills, three ways on, then installation, one table, and provenance in a fold"
     home = soup(site/"index.html").find("article")
@@ -126,7 +131,7 @@ def test_home_asks_answers_and_shows_three_ways(site):
     assert sentence in fold.get_text() and sentence not in said.replace(" ".join(fold.get_text().split()), "")
 
 
-@pytest.mark.parametrize("lesson", ["tour", *COURSE, "findings", "speed"])
+@pytest.mark.parametrize("lesson", ["tour", *COURSE, "findings", "speed", "gpu"])
 def test_a_lesson_opens_with_its_minutes_and_what_it_needs(lesson, site):
     opening = soup(site/f"{lesson}.html").select_one("article h1").find_next_siblings("p")
     assert re.search(r"Before you start: .* Time: \d+ minutes", " ".join(" ".join(part.get_text() for part in opening).split()))
@@ -170,6 +175,25 @@ def test_a_page_says_all_that_its_notebook_says(notebook, ending, site):
         found = said.find(paragraph, here)
         assert found >= 0, f"lost or out of order: {paragraph[:200]}"
         here = found + len(paragraph)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_pages_that_run_have_a_button_to_colab(notebook, site):
+    "What runs there begins with the install cell; the others have a button to GitHub only"
+    page = soup((site/nbpath2html(notebook.relative_to(ROOT/"nbs"))).with_suffix(".html")).find("article")
+    runs = '"try: import sentiment_nbdev\\n"' in notebook.read_text()
+    buttons = {link.get_text(): link["href"] for link in page.select("p.colab a")}
+    assert list(buttons) == ["Open in Colab"] * runs + ["View on GitHub"]
+    assert all(address.endswith(notebook.relative_to(ROOT).as_posix()) for address in buttons.values())
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_quotes_that_begin_with_bold_words_are_boxes(notebook, site):
+    page = soup((site/nbpath2html(notebook.relative_to(ROOT/"nbs"))).with_suffix(".html")).find("article")
+    cells = ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "markdown"]
+    quoted = [title for source in cells for title in re.findall(r"(?<!> )^> \*\*(.+?)\.?\*\*", source, re.M)]
+    assert [box.select_one(".admonition-title").get_text() for box in page.select(".admonition.warning, .admonition.note")] == quoted
+    assert not [quote for quote in page.select("blockquote") if quote.find("strong")]
 
 
 def test_no_page_shows_an_object_instead_of_what_it_means(site):
@@ -222,7 +246,7 @@ def test_the_page_for_missing_pages_works_at_any_depth(site):
 def test_pages_are_light(page, address, site):
     "At most 1.5 MB of everything a lesson loads, unless it has formulas, and each icon is drawn"
     sizes = {}
-    for lesson in ("index", *ORDER[:14]):
+    for lesson in ("index", *ORDER[:15]):
         if "mathjax/" in (site/f"{lesson}.html").read_text(): continue
         loaded = set()
         def note(request): loaded.add(urlparse(request.url).path.lstrip("/"))
@@ -236,7 +260,7 @@ def test_pages_are_light(page, address, site):
 
 
 @needs_browser
-@pytest.mark.parametrize("query, page_name", [("LoRA", "lora"), ("tokenization", "tokenization"), ("calibration", "metrics")])
+@pytest.mark.parametrize("query, page_name", [("LoRA", "lora"), ("tokenization", "tokenization"), ("calibration", "metrics"), ("GPU", "gpu"), ("out of memory", "gpu")])
 def test_search_finds_the_lesson_first(query, page_name, page, address):
     page.goto(address + f"search.html?q={query}")
     page.wait_for_function("document.querySelector('.search-summary')?.innerText.includes('found')")
