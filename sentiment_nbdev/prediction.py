@@ -57,7 +57,10 @@ class Classifier:
         "Logits (N, classes) of N texts, in their order"
         if not (texts := check_texts(texts)): return np.zeros((0, len(self.settings.labels)), dtype=np.float32)
         rows = TokenRows(tokenize(texts, self.tokenizer))
-        return predict_logits(self.model, rows, self.tokenizer, self.settings)
+        logits = predict_logits(self.model, rows, self.tokenizer, self.settings)
+        if broken := np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
+            raise InputError(f"the model gives no finite numbers for text {broken[0]}: take an intact copy of it")
+        return logits
 
     def predict(self, texts: list[str]) -> list[Prediction]:
         "Label and probability of each of N texts, in their order"

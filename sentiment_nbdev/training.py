@@ -17,7 +17,7 @@ import pandas as pd
 import torch.nn.functional as F
 import torch
 from .pictures import STYLE, in_our_look, new_axes
-from .files import InputError
+from .ranges import check_choice
 from .settings import TRAINED, Settings
 from .collation import batches_of, make_collator
 from .metrics import calibrate, score_logits
@@ -67,7 +67,7 @@ def fine_tune(
     callbacks=(),            # What else watches the training
 ) -> RunRecord:
     "Train, keep the epoch with the best validation accuracy in `model`, and tell what happened"
-    if method not in TRAINED: raise InputError(f"method {method!r} is not trained: choose one of {', '.join(TRAINED)}")
+    check_choice("method", method, TRAINED)
     lr = getattr(Settings.check(settings), f"lr_{method}")
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(model, tokens, tokenizer, settings, lr, checkpoints or folder, mean_loss,
