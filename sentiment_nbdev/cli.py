@@ -220,7 +220,8 @@ def _planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str
     from sentiment_nbdev.comparison import check_methods
     from sentiment_nbdev.study import STUDIES, Study, grid_arms, known_rates, plan_study, quick_settings
     rates = known_rates(chosen, out)
-    if not vary and methods != "lora,full": raise InputError("--methods belongs to a grid of your own: add --vary, or leave it out")
+    if not vary and methods != "lora,full":
+        raise InputError("--methods belongs to a grid of your own: add --vary, or leave it out")
     if not vary: return plan_study(name, chosen, rates, seeds, points or 0, quick, whole_test)
     if name in STUDIES: raise InputError(f"--vary makes a study of your own: give it another name than {name}")
     arms = grid_arms(check_methods([part.strip() for part in methods.split(",")]), grid(vary), points or 1, rates)
@@ -415,11 +416,12 @@ def _plain_words(error: Exception) -> str:
     "What a person can do about an error of the machine; empty for an error of ours"
     text = str(error)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full or "os error" in text or "inline_container" in text:  # how safetensors, tokenizers and torch say that the disk refused
+    if full or "os error" in text or "inline_container" in text: # as safetensors, tokenizers and torch say it
         return f"error: a file could not be written ({text.splitlines()[0]}): free some space, or write to another place"
     if isinstance(error, OSError) and error.filename:
         name = shown_value(str(error.filename), 100)
-        return f"error: {name} cannot be read or written ({error.strerror}): check the path and your rights, or name another place"
+        return (f"error: {name} cannot be read or written ({error.strerror}): "
+                "check the path and your rights, or name another place")
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         return "error: out of memory: lower batch_size, eval_batch_size or max_length, for example --set batch_size=4"
     if "home directory" in text:

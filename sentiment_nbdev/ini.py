@@ -44,8 +44,7 @@ def load_settings(
 ) -> Settings:
     "Defaults, then profile, then file, then flags"
     asked = file is not None
-    here = Path("settings.ini")
-    if not asked and (here.is_file() or here.is_symlink()): file = here       # a link to nowhere is a mistake
+    if not asked and (Path("settings.ini").is_file() or Path("settings.ini").is_symlink()): file = "settings.ini"
     sections = read_settings_file(file) if file is not None else {}
     if asked and not sections:
         raise InputError(f"{file} has no section [sentiment]: add it, or write a file with `sentiment init`")

@@ -6,12 +6,13 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/loading.html.md""
 
 # %% auto #0
 __all__ = ['model_settings', 'load_whole', 'saved_tokenizer', 'load_saved', 'describe_model', 'text_fault', 'check_texts',
-           'TokenRows', 'unseen_rows']
+           'check_logits', 'TokenRows', 'unseen_rows']
 
 # %% ../nbs/engine/loading.ipynb #66ab152a
 import json, warnings
 from dataclasses import replace
 from pathlib import Path
+import numpy as np
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 from .files import InputError, list_names, read_seen, shown_value, text_fingerprints, text_list
@@ -49,7 +50,8 @@ def _check_head(folder, config):
         raise InputError(f"{folder} holds a {kind} without a trained classification head: "
                          "train it first with `sentiment train`")
     if config.problem_type not in (None, "single_label_classification"):
-        raise InputError(f"{folder} was trained for {config.problem_type}, not to choose one of several classes: name a classifier")
+        raise InputError(f"{folder} was trained for {config.problem_type}, not to choose one of several classes: "
+                         "name a classifier")
 
 def _is_pooled(folder) -> bool:
     "Whether the config says that the head reads the mean"
@@ -157,6 +159,15 @@ def check_texts(
         if fault := text_fault(text):
             raise InputError(f"{where} {n} {fault}: write a text or remove it (counting from 0)")
     return texts
+
+# %% ../nbs/engine/loading.ipynb #7c1d9e12
+def check_logits(
+    logits: np.ndarray, # (N, classes)
+) -> np.ndarray:        # The same
+    "Raise an `InputError` for the first text that got no numbers; without it the first class would be its answer"
+    if broken := np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
+        raise InputError(f"the model gives no finite numbers for text {broken[0]}: take an intact copy of it")
+    return logits
 
 # %% ../nbs/engine/loading.ipynb #7d613ecb
 class TokenRows:

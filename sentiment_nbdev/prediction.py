@@ -22,7 +22,7 @@ from .tokenization import tokenize
 from .fast_path import make_quick
 from .metrics import score_logits, wilson_interval
 from .training import predict_logits
-from .loading import TokenRows, check_texts, describe_model, load_saved, unseen_rows
+from .loading import TokenRows, check_logits, check_texts, describe_model, load_saved, unseen_rows
 
 # %% ../nbs/11_prediction.ipynb #cfc6e86e
 class Prediction(NamedTuple):
@@ -57,10 +57,7 @@ class Classifier:
         "Logits (N, classes) of N texts, in their order"
         if not (texts := check_texts(texts)): return np.zeros((0, len(self.settings.labels)), dtype=np.float32)
         rows = TokenRows(tokenize(texts, self.tokenizer))
-        logits = predict_logits(self.model, rows, self.tokenizer, self.settings)
-        if broken := np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
-            raise InputError(f"the model gives no finite numbers for text {broken[0]}: take an intact copy of it")
-        return logits
+        return check_logits(predict_logits(self.model, rows, self.tokenizer, self.settings))
 
     def predict(self, texts: list[str]) -> list[Prediction]:
         "Label and probability of each of N texts, in their order"

@@ -189,7 +189,8 @@ def _check_scores(record: RunRecord):
     for scores in (record.test, *record.others.values()):
         bits = record.correct if scores is record.test else scores["correct"]
         if not scores: continue
-        if broken := [name for name, value in scores.items() if name != "correct" and not isinstance(value, (int, float, type(None)))]:
+        numbers = {name: value for name, value in scores.items() if name != "correct" and value is not None}
+        if broken := [name for name, value in numbers.items() if not isinstance(value, (int, float))]:
             raise ValueError(f"{broken[0]} is no number")
         if abs(scores["accuracy"] - bits.count("1") / len(bits)) > 1e-4: raise ValueError("its accuracy is not that of its rows")
     if record.test: record.rows["test"], record.rows["train"], record.settings["seed"], record.parameters["trainable"]

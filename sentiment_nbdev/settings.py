@@ -101,7 +101,8 @@ class Settings(LoRASettings, TrainingSettings, EncoderSettings, RowSettings):
     def check(settings) -> "Settings":
         "The same settings; an `InputError` for anything else, such as the name of a profile"
         if isinstance(settings, Settings): return settings
-        raise InputError(f"{shown_value(settings)} is given where settings are expected: write Settings(...) or profile_settings(name)")
+        raise InputError(f"{shown_value(settings)} is given where settings are expected: "
+                         "write Settings(...) or profile_settings(name)")
 
     def __post_init__(self):
         for f in fields(self):

@@ -733,9 +733,9 @@ def grid_arms(
 ) -> tuple:
     "One arm per method and combination of values that matter to it"
     if "seed" in vary: raise InputError("seed cannot be varied as an arm: name the seeds with --seeds")
-    matter = {name for method in methods for name in relevant_settings(method, Settings())}
-    if idle := [name for name in vary if name not in matter | set(LATER)]:
-        raise InputError(f"{idle[0]} changes nothing for {', '.join(methods)}: leave it out, or name other methods with --methods")
+    known = {name for method in methods for name in relevant_settings(method, Settings())}
+    if idle := [name for name in vary if name not in known.union(LATER)]:
+        raise InputError(f"{idle[0]} changes nothing for {', '.join(methods)}: leave it out, or name others with --methods")
     named = [text for name in ("model", "data") for text in vary.get(name, [])]
     if local := [text for text in named if looks_like_path(text) or Path(text).exists()]:
         raise InputError(f"{local[0]} is a path, and arms are told apart by names of the hub: start one study per folder instead")

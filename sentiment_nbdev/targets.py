@@ -92,6 +92,7 @@ def check_adapter_config(
                          "take both from one copy")
     return config
 
+# %% ../nbs/engine/targets.ipynb #7c1d9e13
 @contextmanager
 def quiet_peft():
     "No word of missing weights while the block runs: `check_adapter_weights` raises an error about them"
@@ -104,7 +105,8 @@ def check_adapter_weights(
     folder: str | Path, # Where from
 ):
     "Raise an `InputError` unless the file brought just the weights that its config asks for, all of them numbers"
-    wanted = {name: list(weights.shape) for name, weights in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
+    weights = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wanted = {name: list(tensor.shape) for name, tensor in weights.items()}
     with safe_open(Path(folder)/"adapter_model.safetensors", "pt") as file:
         given = {name: file.get_slice(name).get_shape() for name in file.keys()}
         broken = [name for name in given if not torch.isfinite(file.get_tensor(name)).all()]
