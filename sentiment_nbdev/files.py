@@ -115,7 +115,7 @@ def check_folder(
     path = check_place(path)
     real = Path(os.path.realpath(path))
     if os.path.lexists(real) and not path.is_dir(): raise InputError(f"{path} is a file: name a folder with --out")
-    if path.is_dir() and any(os.path.realpath(os.path.expanduser(source)) == str(real) for source in read):
+    if path.is_dir() and any(os.path.realpath(os.path.expanduser(source)) == str(real) for source in read if source):
         raise InputError(f"{path} is what the work starts from, and would be replaced: name another folder with --out")
     if real in (Path.cwd(), *Path.cwd().parents):
         raise InputError(f"{path} is the folder you are in: name a new one with --out")
