@@ -303,7 +303,7 @@ def test_a_damaged_encoder_is_one_line(kind, tiny_encoder, tmp_path):
 def change_weights(path, change):
     from safetensors.torch import load_file, save_file
     tensors = load_file(path)
-    save_file({name: value.contiguous() for name, value in change(tensors).items()}, path, metadata=dict(format="pt"))
+    save_file({name: value.clone().contiguous() for name, value in change(tensors).items()}, path, metadata=dict(format="pt"))
 
 
 def spoil(tensors):
