@@ -97,7 +97,7 @@ def check_adapter_config(
 def quiet_peft():
     "No word of missing weights while the block runs: `check_adapter_weights` raises an error about them"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Found missing adapter keys")
+        warnings.filterwarnings("ignore", message="Found missing adapter keys|Some weights of PeftModel")
         yield
 
 def check_adapter_weights(
