@@ -13,7 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, Features, Value
-from .files import (InputError, add_columns, check_output, shown_text, table_parts, table_schema,
+from .files import (InputError, add_columns, check_output, list_names, shown_text, table_parts, table_schema,
                                    write_atomically, write_table)
 from .loading import text_fault
 from .prediction import Classifier, Prediction
@@ -48,7 +48,7 @@ def find_text_column(
 ) -> str:
     "The named column, else the one the model was trained on, else text"
     own = classifier.settings.text_column
-    return asked or (own if own in columns else "text")
+    return asked if asked is not None else own if own in columns else "text"
 
 # %% ../nbs/engine/answers.ipynb #a5ab2fe1
 def predict_file(
@@ -62,7 +62,7 @@ def predict_file(
     features = Features.from_arrow_schema(columns)
     column = find_text_column(classifier, list(features), text_column)
     if column not in features:
-        raise InputError(f"{path} has no column {column!r}: set text_column to one of {', '.join(features)}")
+        raise InputError(f"{path} has no column {column!r}: set text_column to one of {list_names(features)}")
     taken = ANSWER.keys() & features.keys()
     if taken: raise InputError(f"{path} already has a column {sorted(taken)[0]!r}: rename it")
     schema = Features(**features, **ANSWER).arrow_schema

@@ -30,6 +30,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 # %% ../nbs/engine/bench.ipynb #248a9127
 from .files import InputError, write_atomically
 from .pictures import in_our_look, new_axes, stacked_axes
+from .ranges import check_choice
 from .settings import PLAIN, Settings, change_settings, choose_device, choose_precision, quiet_libraries
 from .tokenization import load_tokenizer, token_lengths
 from .collation import make_collator
@@ -521,8 +522,7 @@ def check_bench(methods, measures, shape: str = ""):
     "Raise an `InputError` for a name that is no method, measurement or shape, before anything is measured"
     kinds = [("method", methods, ("full", "lora")), ("measurement", measures, MEASURES)]
     for kind, given, known in kinds + [("shape", [shape], SHAPES)] * bool(shape):
-        for name in given:
-            if name not in known: raise InputError(f"unknown {kind} {name!r}: choose from {', '.join(known)}")
+        for name in given: check_choice(kind, name, known)
     if not (methods and measures): raise InputError("nothing to measure: name one or more with --methods and --measure")
 
 # %% ../nbs/engine/bench.ipynb #3555f510

@@ -12,12 +12,12 @@ __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epoc
            'push', 'init', 'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
-import locale, os, shutil, sys, tempfile, warnings
+import errno, locale, os, shutil, sys, tempfile, warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .files import SEEN, InputError, Interrupted, check_folder, check_output, process_place
+from .files import SEEN, InputError, Interrupted, check_folder, check_output, process_place, read_seen, shown_value
 from .settings import (COMPARED, FIELDS, RowSettings, Settings, change_settings, choose_device,
                                       parse_value, profile_settings, quiet_libraries)
 from .ini import load_settings, write_settings
@@ -220,6 +220,8 @@ def _planned_study(name: str, chosen: Settings, out: Path, seeds, vary: list[str
     from sentiment_nbdev.comparison import check_methods
     from sentiment_nbdev.study import STUDIES, Study, grid_arms, known_rates, plan_study, quick_settings
     rates = known_rates(chosen, out)
+    if not vary and methods != "lora,full":
+        raise InputError("--methods belongs to a grid of your own: add --vary, or leave it out")
     if not vary: return plan_study(name, chosen, rates, seeds, points or 0, quick, whole_test)
     if name in STUDIES: raise InputError(f"--vary makes a study of your own: give it another name than {name}")
     arms = grid_arms(check_methods([part.strip() for part in methods.split(",")]), grid(vary), points or 1, rates)
@@ -279,8 +281,8 @@ def study(
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs,
                              seed=str(named[0]) if named else None)
     quiet_libraries(terminal=False)
-    from sentiment_nbdev.study import SOURCE
-    out = out or Path("results")/(SOURCE.get(name, name) + "-quick" * quick)
+    from sentiment_nbdev.study import PLAN, SOURCE
+    out = check_folder(out or Path("results")/(SOURCE.get(name, name) + "-quick" * quick), mark=PLAN)
     chosen = _portable(chosen, threads, out)
     plan = _planned_study(name, chosen, out, tuple(named), vary or [], methods, points, quick, n_test is None)
     _work_on(plan, out, ctx.obj, retry, list_, run)
@@ -358,8 +360,8 @@ def merge(
     from sentiment_nbdev.lora import load_adapter, merge_adapter
     from sentiment_nbdev.saving import read_card, save_classifier
     from sentiment_nbdev.tokenization import load_tokenizer
-    check_folder(out)
-    if out.exists() and out.samefile(adapter): raise InputError(f"{out} is the adapter itself: name another folder with --out")
+    check_folder(out, read=(adapter, base or ""))
+    read_seen(adapter)                                   # a damaged list is said now, and not by the merged model
     merged, chosen = load_adapter(adapter, base)
     sha256 = read_card(adapter)["base_sha256"]
     save_classifier(merge_adapter(merged), load_tokenizer(chosen), out, chosen, sha256, kind="merged")
@@ -413,8 +415,13 @@ def check_launch(
 def _plain_words(error: Exception) -> str:
     "What a person can do about an error of the machine; empty for an error of ours"
     text = str(error)
-    if "os error" in text or "inline_container" in text:  # how safetensors, tokenizers and torch say that the disk refused
-        return f"error: a file could not be written ({text.splitlines()[0]}): free some space, or name another folder with --out"
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full or "os error" in text or "inline_container" in text: # as safetensors, tokenizers and torch say it
+        return f"error: a file could not be written ({text.splitlines()[0]}): free some space, or write to another place"
+    if isinstance(error, OSError) and error.filename:
+        name = shown_value(str(error.filename), 100)
+        return (f"error: {name} cannot be read or written ({error.strerror}): "
+                "check the path and your rights, or name another place")
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text:
         return "error: out of memory: lower batch_size, eval_batch_size or max_length, for example --set batch_size=4"
     if "home directory" in text:
@@ -456,10 +463,11 @@ def main(
             check_launch(arguments)
             return app(arguments, standalone_mode=False, obj=arguments) or 0
         except typer.TyperException as e: problem = _usage_problem(e, arguments)
-        except (InputError, OSError) as e: problem = f"error: {e}"
+        except InputError as e: problem = f"error: {e}"
         except Interrupted as e: problem, code = str(e), 130
         except (KeyboardInterrupt, typer.Abort): return 130
         except Exception as e:
-            if not (problem := _plain_words(e)): raise
+            problem = _plain_words(e) or f"error: {e}" * isinstance(e, OSError)
+            if not problem: raise
     if problem: say(" ".join(problem.split()))
     return code

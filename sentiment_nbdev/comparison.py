@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 from .files import InputError, check_folder
+from .ranges import check_choice
 from .settings import COMPARED, METHODS, TRAINED, Settings
-from .models import load_encoder
+from .models import choose_trainable, load_encoder
 from .targets import check_targets
 from .runs import trial_rates
 from .study import (PLAN, Study, drop_failed, method_arms, run_study, shared_rows, with_conditions,
@@ -25,8 +26,7 @@ def check_methods(
     methods,  # Names of methods
 ) -> tuple:   # The same names, light methods first
     "Raise an `InputError` for a name that is no method"
-    for name in methods:
-        if name not in METHODS: raise InputError(f"unknown method {name!r}: choose from {', '.join(METHODS)}")
+    for name in methods: check_choice("method", name, METHODS)
     if not methods: raise InputError(f"no method named: choose from {', '.join(METHODS)}")
     return tuple(name for name in METHODS if name in methods)
 
@@ -54,6 +54,7 @@ def compare(
     plan, out = plan_comparison(settings, methods, seeds), check_folder(out, mark=PLAN)
     shared_rows(plan.settings)
     if "lora" in methods: check_targets(load_encoder(settings), settings)
+    if "last2" in methods: choose_trainable(load_encoder(settings), "last2")
     study = with_conditions(plan)
     write_study(study, out)
     drop_failed(out)          # what ran out of memory the last time is tried again

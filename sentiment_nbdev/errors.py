@@ -17,7 +17,7 @@ import pandas as pd
 from datasets import ClassLabel, Dataset, Features, Value
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from .files import InputError, cell_text, check_output
+from .files import InputError, cell_text, check_output, list_names
 from .pictures import in_our_look, new_axes
 from .settings import Settings
 from .sources import read_source
@@ -97,7 +97,7 @@ def group_names(
 ) -> list[list[str]]: # The groups of each row
     "The groups that a column makes"
     if column not in rows.column_names:
-        raise InputError(f"the data has no column {column!r}: name one of {', '.join(rows.column_names)} with --by")
+        raise InputError(f"the data has no column {column!r}: name one of {list_names(rows.column_names)} with --by")
     values, kind = rows[column][:], rows.features[column]
     if isinstance(kind, ClassLabel): values = [number if number in (None, -1) else kind.int2str(number) for number in values]
     lists = [value if isinstance(value, list) else [value] for value in values]

@@ -29,7 +29,7 @@ def read_settings_file(
         raise InputError(f"no settings file {path}: check the path, or write one with `sentiment init`") from None
     except (configparser.Error, UnicodeDecodeError, OSError) as e:
         why = " ".join(str(e).replace("'<string>'", "the file").split())
-        raise InputError(f"cannot read {path} as an ini file: {why}") from None
+        raise InputError(f"cannot read {path} as an ini file ({why}): correct it, or name another with --settings") from None
     valid = ["sentiment", *(f"sentiment.{p}" for p in PROFILES)]
     for name in _ours(parser):
         if name not in valid: raise InputError(f"unknown section [{name}] in {path}: choose from {', '.join(valid)}")
@@ -44,17 +44,21 @@ def load_settings(
 ) -> Settings:
     "Defaults, then profile, then file, then flags"
     asked = file is not None
-    if not asked and Path("settings.ini").is_file(): file = "settings.ini"
+    if not asked and (Path("settings.ini").is_file() or Path("settings.ini").is_symlink()): file = "settings.ini"
     sections = read_settings_file(file) if file is not None else {}
     if asked and not sections:
         raise InputError(f"{file} has no section [sentiment]: add it, or write a file with `sentiment init`")
     common = sections.get("sentiment", {})
     named = common.pop("profile", "embedded")
-    base = profile_settings(profile or named)
-    texts = {**common, **sections.get(f"sentiment.{base.profile}", {})}
-    from_file = {name: parse_value(name, text) for name, text in texts.items()}
+    if profile: profile_settings(profile)                # what a flag says is not the file's fault
+    try:
+        base = profile_settings(profile or named)
+        texts = {**common, **sections.get(f"sentiment.{base.profile}", {})}
+        from_file = {name: parse_value(name, text) for name, text in texts.items()}
+        chosen = change_settings(base, **from_file)
+    except InputError as e: raise InputError(f"{file}: {e}") from None
     flags = (PLAIN if plain else {}) | {name: value for name, value in flags.items() if value is not None}
-    chosen = change_settings(change_settings(base, **from_file), **flags)
+    chosen = change_settings(chosen, **flags)
     if base.data == "corpus" != chosen.data and not {"n_validation"} & {*from_file, *flags}:
         return replace(chosen, n_validation=500)
     return chosen

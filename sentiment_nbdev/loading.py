@@ -6,21 +6,21 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/loading.html.md""
 
 # %% auto #0
 __all__ = ['model_settings', 'load_whole', 'saved_tokenizer', 'load_saved', 'describe_model', 'text_fault', 'check_texts',
-           'TokenRows', 'unseen_rows']
+           'check_logits', 'TokenRows', 'unseen_rows']
 
 # %% ../nbs/engine/loading.ipynb #66ab152a
-import warnings
+import json, warnings
 from dataclasses import replace
 from pathlib import Path
-import pandas as pd
+import numpy as np
 from datasets import Dataset
-from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
-from .files import InputError, read_seen, text_fingerprints
+from .files import InputError, list_names, read_seen, shown_value, text_fingerprints, text_list
+from .readers import reading
 from .settings import Settings
-from .sources import find_encoder, read_config
+from .sources import POOLED, find_encoder, read_config
 from .tokenization import load_tokenizer
-from .models import pool_mean
+from .models import check_weights, pool_mean
 from .fast_path import check_padding
 from .saving import card_settings, fetch, read_card
 from .lora import load_adapter
@@ -41,30 +41,55 @@ def model_settings(
     limit = min(positions, 512) if positions > 0 else 512
     return Settings(model=str(folder), revision="", labels=labels, max_length=limit, truncation_side="right")
 
-# %% ../nbs/engine/loading.ipynb #d03bbf94
+# %% ../nbs/engine/loading.ipynb #7c1d9e09
+def _check_head(folder, config):
+    "Raise an `InputError` unless a config speaks of a classifier that gives one of several classes"
+    kinds = config.architectures if isinstance(config.architectures, list) else []
+    kind = kinds[0] if kinds and isinstance(kinds[0], str) else "model of unknown kind"
+    if not kind.endswith("ForSequenceClassification"):
+        raise InputError(f"{folder} holds a {kind} without a trained classification head: "
+                         "train it first with `sentiment train`")
+    if config.problem_type not in (None, "single_label_classification"):
+        raise InputError(f"{folder} was trained for {config.problem_type}, not to choose one of several classes: "
+                         "name a classifier")
+
+def _is_pooled(folder) -> bool:
+    "Whether the config says that the head reads the mean"
+    return str(json.loads((Path(folder)/"config.json").read_text(encoding="utf-8")).get("model_type", "")).startswith(POOLED)
+
+def _check_card(folder, config, settings: Settings):
+    "Raise an `InputError` when card and config of a saved model contradict each other"
+    if config.num_labels != len(settings.labels):
+        raise InputError(f"{folder} gives {config.num_labels} numbers per text, but its card names the classes "
+                         f"{', '.join(settings.labels)}: save the model again")
+    names = tuple(str(name) for _, name in sorted(config.id2label.items()))
+    unnamed = all(name.startswith("LABEL_") for name in names)
+    pooled = read_card(folder) and (settings.pooling == "mean") != _is_pooled(folder)
+    if pooled or names != settings.labels and not unnamed:
+        raise InputError(f"config.json and sentiment.json of {folder} do not agree on {'pooling' if pooled else 'the classes'}: "
+                         "take both from one copy")
+
+
+# %% ../nbs/engine/loading.ipynb #7c1d9e08
 def load_whole(
     folder: str | Path, # A folder with a whole model
 ) -> tuple:             # (model, settings)
     "A full, probe or merged model"
     find_encoder(Settings(model=str(folder)))            # names what is missing: the folder, its config, its weights
-    try:
-        config, pooled = read_config(folder), read_card(folder).get("settings", {}).get("pooling") == "mean"
-        kind = (config.architectures or ["?"])[0]
-        if not kind.endswith("ForSequenceClassification"):
-            raise InputError(f"{folder} holds a {kind} without a trained classification head: "
-                             "train it first with `sentiment train`")
-        model = AutoModelForSequenceClassification.from_pretrained(folder, config=config, use_safetensors=True)
-        if pooled: pool_mean(model)
-        settings = model_settings(folder)
-    except InputError: raise
-    except (OSError, RuntimeError, ValueError, SafetensorError) as e:
-        shapes = "ignore_mismatched_sizes" in str(e)
-        why = "its weights have other shapes than its config.json says" if shapes else str(e).splitlines()[0]
-        raise InputError(f"cannot load the model {folder}: {why}") from None
-    if model.config.num_labels != len(settings.labels):
-        raise InputError(f"{folder} gives {model.config.num_labels} numbers per text, but its card names the classes "
-                         f"{', '.join(settings.labels)}: save the model again")
-    return model, settings
+    config = read_config(folder)
+    _check_head(folder, config)
+    with reading(f"the model {folder}", "save it again, or take an intact copy"):
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True)
+    if report["mismatched_keys"]:
+        raise InputError(f"the weights of {folder} have other shapes than its config.json says: take both from one copy")
+    if report["missing_keys"]:
+        raise InputError(f"{folder} does not bring all its weights (missing: {list_names(sorted(report['missing_keys']), 3)}), "
+                         "they would be random: save it again, or take an intact copy")
+    check_weights(model, report["unexpected_keys"], str(folder))
+    settings = model_settings(folder)
+    _check_card(folder, config, settings)
+    return pool_mean(model) if _is_pooled(folder) else model, settings
 
 # %% ../nbs/engine/loading.ipynb #7b3963d5
 def saved_tokenizer(
@@ -120,7 +145,7 @@ def text_fault(
     text,    # What stands where a text should
 ) -> str:    # Empty when it is one
     "Why something cannot be labelled"
-    if not isinstance(text, str): return f"is {repr(text)[:60]}, not a string"
+    if not isinstance(text, str): return f"is {shown_value(text)}, not a string"
     if any("\ud800" <= character <= "\udfff" for character in text): return "holds a broken character (not UTF-8)"
     return "" if text.strip() else "is empty"
 
@@ -129,14 +154,20 @@ def check_texts(
     where: str = "text", # What to call a row in the message
 ) -> list[str]:          # The same texts
     "Raise an `InputError` for the first text that is empty or no string"
-    if isinstance(texts, str): raise InputError("one string given: put it into a list, [text]")
-    if not hasattr(texts, "__iter__") or isinstance(texts, (bytes, dict, set, pd.DataFrame)):   # these give something else
-        raise InputError(f"{' '.join(repr(texts).split())[:60]} is no list of texts: write [text]")
-    texts = list(texts)
+    texts = text_list(texts)
     for n, text in enumerate(texts):
         if fault := text_fault(text):
             raise InputError(f"{where} {n} {fault}: write a text or remove it (counting from 0)")
     return texts
+
+# %% ../nbs/engine/loading.ipynb #7c1d9e12
+def check_logits(
+    logits: np.ndarray, # (N, classes)
+) -> np.ndarray:        # The same
+    "Raise an `InputError` for the first text that got no numbers; without it the first class would be its answer"
+    if broken := np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
+        raise InputError(f"the model gives no finite numbers for text {broken[0]}: take an intact copy of it")
+    return logits
 
 # %% ../nbs/engine/loading.ipynb #7d613ecb
 class TokenRows:

@@ -10,12 +10,12 @@ __all__ = ['LoRALinear', 'add_lora_by_hand', 'add_lora', 'load_adapter', 'merge_
 # %% ../nbs/08_lora.ipynb #f8f679f7
 from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from torch import nn
-from .files import InputError
+from .readers import reading
 from .settings import Settings
-from .saving import load_base, read_adapter_config
-from .targets import check_targets, check_trains, layers_to_save, lora_targets
+from .saving import load_base
+from .targets import (check_adapter_config, check_adapter_weights, check_targets, check_trains, layers_to_save,
+                                     lora_targets, quiet_peft)
 
 # %% ../nbs/08_lora.ipynb #254547d7
 class LoRALinear(nn.Module):
@@ -70,9 +70,11 @@ def load_adapter(
 ) -> tuple:                   # (PeftModel in evaluation mode, settings)
     "An adapter on its own encoder"
     model, settings = load_base(folder, base)
-    try: return PeftModel.from_pretrained(model, str(folder), config=read_adapter_config(folder)).eval(), settings
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as e:
-        raise InputError(f"cannot load the adapter {folder}: {str(e).splitlines()[0]}") from None
+    config = check_adapter_config(folder, settings)
+    with reading(f"the adapter {folder}", "save it again, or take an intact copy"), quiet_peft():
+        adapted = PeftModel.from_pretrained(model, str(folder), config=config, ignore_mismatched_sizes=True)
+    check_adapter_weights(adapted, folder)
+    return adapted.eval(), settings
 
 # %% ../nbs/08_lora.ipynb #23e0fd37
 def merge_adapter(

@@ -22,7 +22,7 @@ from .tokenization import tokenize
 from .fast_path import make_quick
 from .metrics import score_logits, wilson_interval
 from .training import predict_logits
-from .loading import TokenRows, check_texts, describe_model, load_saved, unseen_rows
+from .loading import TokenRows, check_logits, check_texts, describe_model, load_saved, unseen_rows
 
 # %% ../nbs/11_prediction.ipynb #cfc6e86e
 class Prediction(NamedTuple):
@@ -57,7 +57,7 @@ class Classifier:
         "Logits (N, classes) of N texts, in their order"
         if not (texts := check_texts(texts)): return np.zeros((0, len(self.settings.labels)), dtype=np.float32)
         rows = TokenRows(tokenize(texts, self.tokenizer))
-        return predict_logits(self.model, rows, self.tokenizer, self.settings)
+        return check_logits(predict_logits(self.model, rows, self.tokenizer, self.settings))
 
     def predict(self, texts: list[str]) -> list[Prediction]:
         "Label and probability of each of N texts, in their order"

@@ -11,7 +11,7 @@ __all__ = ['row_groups', 'plan_rows', 'check_rows', 'need_same_columns', 'need_a
 import warnings
 from itertools import islice
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from .files import InputError
+from .files import InputError, list_names
 from .settings import Settings
 from .labels import label_key, label_lookup, label_numbers, label_values, seen_labels
 from .sources import SPLITS, read_source
@@ -44,7 +44,7 @@ def row_groups(
     "What belongs together, such as the reviews of one film"
     if not (column := settings.group_column): return list(range(len(rows)))
     if column not in rows.column_names:
-        raise InputError(f"{part} has no column {column!r}: set group_column to one of {', '.join(rows.column_names)}")
+        raise InputError(f"{part} has no column {column!r}: set group_column to one of {list_names(rows.column_names)}")
     return [("row", place) if value in (None, "") else value for place, value in enumerate(rows[column][:])]
 
 # %% ../nbs/engine/rows.ipynb #105d0abb
@@ -59,8 +59,9 @@ def _draw(rows: Dataset, part: str, wants: dict[str, int], settings: Settings) -
     if settings.train_seed and "train" in wants: take("train", settings.train_seed)
     for split, numbers in drawn.items():
         if len(numbers) < wants[split]:
+            remedy = f"lower --n-{split}" if numbers else "name a column of more and smaller groups as group_column"
             raise InputError(f"{part} has {len(numbers)} rows for {split} whose {settings.group_column} is in no other split, "
-                             f"but {wants[split]} are asked: lower --n-{split}")
+                             f"but {wants[split]} are asked: {remedy}")
     return drawn
 
 # %% ../nbs/engine/rows.ipynb #36a38888
@@ -107,8 +108,7 @@ def check_rows(
     columns = dict(text_column=settings.text_column, label_column=settings.label_column)
     for key, column in columns.items():
         if column not in rows.column_names:
-            names = [name if name == name.strip() and name.isprintable() else repr(name) for name in rows.column_names]
-            raise InputError(f"{part} has no column {column!r}: set {key} to one of {', '.join(names)}")
+            raise InputError(f"{part} has no column {column!r}: set {key} to one of {list_names(rows.column_names)}")
     seen = seen_labels({part: rows}, settings.label_column) if seen is None else seen
     lookup = label_lookup(settings.labels, seen)
     texts, given = rows[settings.text_column][:], label_values(rows, settings.label_column, settings.labels, lookup)

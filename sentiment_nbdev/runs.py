@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
 from torch import nn
 from .files import InputError, check_folder, folder_lock, write_seen
+from .ranges import check_choice
 from .settings import METHODS, Settings, change_settings, choose_device
 from .sources import check_encoder
 from .data import load_reviews
@@ -53,7 +54,10 @@ def prepare_rows(
     "Load, check and tokenize the rows of an experiment, and the test rows of further data"
     reviews, tokenizer = load_reviews(settings), load_tokenizer(settings)
     check_encoder(settings)
-    others = {name: load_reviews(change_settings(settings, data=name), ("test",)) for name in settings.also_test}
+    if len(set(public_settings(settings)["also_test"])) < len(settings.also_test):
+        raise InputError("also_test names two data sets that a record would call by one name: rename one, or leave it out")
+    try: others = {name: load_reviews(change_settings(settings, data=name), ("test",)) for name in settings.also_test}
+    except InputError as e: raise InputError(f"also_test: {e}") from None
     others = {name: (test["test"], tokenize_reviews(test, tokenizer)["test"]) for name, test in others.items()}
     return Rows(reviews, tokenize_reviews(reviews, tokenizer), tokenizer, others)
 
@@ -110,6 +114,8 @@ def fit_probe(
     start = time.perf_counter()
     with PeakMemory(choose_device(settings)) as peak:
         features = {name: encoder_features(model, tokens[name], tokenizer, settings) for name in ("train", "validation")}
+        if not all(np.isfinite(part).all() for part in features.values()):
+            raise InputError(f"{settings.model} gives no finite numbers for these texts: name an intact encoder with --model")
         labels = {name: np.array(tokens[name]["labels"]) for name in features}
         set_head(model, fit_logistic(features, labels, settings))
     memory_of = "device" if peak.device.type == "cuda" else "process"
@@ -264,9 +270,8 @@ def train_and_save(
     resume: bool = False, # Go on with an interrupted training
 ) -> RunRecord:           # Complete, test metrics included
     "Train one method so that it may be interrupted, save the model and its record"
-    if method not in METHODS[1:]:
-        raise InputError(f"unknown method {method!r}: choose from {', '.join(METHODS[1:])} (bow only compares)")
-    check_run(check_folder(out), resume)
+    check_choice("method", method, METHODS[1:])          # a bag of words is not kept
+    check_run(check_folder(out, read=(Settings.check(settings).model,)), resume)
     out, rows = Path(out), prepare_rows(settings)
     kept = out.with_name(f"{out.name}-checkpoints")
     if not first_process(): return run_method(method, rows, settings, out, kept)

@@ -16,7 +16,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from peft import LoraConfig, PeftModel
-from .files import CARD, InputError, as_path, sealed, write_atomically
+from .files import CARD, InputError, as_path, is_sealed, list_names, read_json, sealed, write_atomically
 from .settings import Settings, change_settings
 from .sources import POOLED, check_hub
 from .tokenization import load_tokenizer
@@ -66,7 +66,7 @@ def read_card(
     path = Path(folder)/CARD
     if not path.is_file(): return {}
     try: card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError: card = None
+    except (ValueError, RecursionError): card = None
     if not (isinstance(card, dict) and isinstance(card.get("settings"), dict)):
         raise InputError(f"{path} is damaged: save the model again, or load it from an intact copy")
     return card
@@ -84,8 +84,12 @@ def read_adapter_config(
     folder: str | Path, # The adapter's folder
 ) -> LoraConfig:
     "What PEFT must know of an adapter, of a mean-pooled one, too"
-    payload = json.loads((Path(folder)/"adapter_config.json").read_text(encoding="utf-8"))
-    return LoraConfig.from_peft_type(**payload | dict(peft_type=str(payload["peft_type"]).removeprefix(POOLED)))
+    def made(payload):
+        config = LoraConfig.from_peft_type(**payload | dict(peft_type=str(payload["peft_type"]).removeprefix(POOLED)))
+        if not isinstance(config, LoraConfig): raise ValueError(f"{payload['peft_type']} is not LoRA")
+        return config
+    path = Path(folder)/"adapter_config.json"
+    return read_json(path, "the config of a LoRA adapter", "save the adapter again, or take an intact copy", made)
 
 # %% ../nbs/engine/saving.ipynb #be6b20c4
 def save_classifier(
@@ -145,7 +149,10 @@ def card_settings(
     folder: str | Path, # A folder saved by this package
 ) -> Settings:          # The settings it was trained with; model and revision as far as others can use them
     "The settings in the card of a saved model"
-    try: return written_settings(read_card(folder).get("settings", {}))
+    payload = read_card(folder).get("settings", {})
+    if missing := {"labels", "max_length", "truncation_side"} - payload.keys():
+        raise InputError(f"{folder}/sentiment.json does not say {list_names(sorted(missing))}: save the model again")
+    try: return written_settings(payload)
     except InputError as e:
         raise InputError(f"{folder}/sentiment.json is not for this version of the package ({e}): save the model again") from None
 
@@ -173,8 +180,10 @@ def load_base(
     settings = card_settings(folder)
     if base: settings = change_settings(settings, model=str(base))
     if not settings.model: raise InputError(f"{folder} was trained on a local encoder: name its folder with --base")
+    if not (expected := read_card(folder).get("base_sha256")):
+        raise InputError(f"{folder}/sentiment.json does not say which encoder it is for: save the adapter again")
     model = load_encoder(settings)
-    if weights_sha256(model) != read_card(folder).get("base_sha256"):
+    if weights_sha256(model) != expected:
         raise InputError(f"{settings.model} is not the encoder that {folder} was trained on (its weights differ): "
                          "name the right one with --base")
     _check_vocabulary(folder, settings)
@@ -236,6 +245,17 @@ def _training(card: dict, record: RunRecord) -> dict:
     return first | {name.replace("_", " "): card["settings"][name] for name in _SHOWN} | {"learning rate": record.lr}
 
 # %% ../nbs/engine/saving.ipynb #f06a1390
+def _card_of(card: dict, record: RunRecord, repo: str) -> ModelCard:
+    "The model card of what a folder says"
+    name, labels = repo.split("/")[-1], ", ".join(card["settings"]["labels"])
+    parts = [f"# {name}", f"Labels: {labels}. {_score(record.test)}",
+             "## Limits", "\n".join(f"- {line}" for line in _limits(card["settings"])),
+             "## Use", f"```python\n{_how_to_load(repo, card)}\n```",
+             "## Training", "\n".join(f"- {name}: {value}" for name, value in _training(card, record).items())]
+    head = card_data(name, card, record).to_yaml()
+    return ModelCard(f"---\n{head}\n---\n\n" + "\n\n".join(parts) + "\n")
+
+# %% ../nbs/engine/saving.ipynb #7c1d9e0a
 def model_card(
     folder: str | Path,       # A saved model with its `record.json`
     repo: str = "OWNER/NAME", # Where it will stand on the hub
@@ -246,13 +266,10 @@ def model_card(
     card, record = read_card(folder), read_record(path)
     if not card or not record.test:
         raise InputError(f"{folder} lacks its card or test metrics: use a folder made by `sentiment train`")
-    name, labels = repo.split("/")[-1], ", ".join(card["settings"]["labels"])
-    parts = [f"# {name}", f"Labels: {labels}. {_score(record.test)}",
-             "## Limits", "\n".join(f"- {line}" for line in _limits(card["settings"])),
-             "## Use", f"```python\n{_how_to_load(repo, card)}\n```",
-             "## Training", "\n".join(f"- {name}: {value}" for name, value in _training(card, record).items())]
-    head = card_data(name, card, record).to_yaml()
-    return ModelCard(f"---\n{head}\n---\n\n" + "\n\n".join(parts) + "\n")
+    try: return _card_of(card, record, repo)
+    except (KeyError, TypeError, ValueError) as e:
+        raise InputError(f"sentiment.json or record.json of {folder} is damaged ({type(e).__name__}: {e}): "
+                         "take an intact copy, or train the model again") from None
 
 # %% ../nbs/engine/saving.ipynb #fc1dbf52
 def push(
@@ -261,10 +278,13 @@ def push(
     private: bool = True,  # Whether only you can see it
 ) -> str:                  # The address of the repository
     "Put a model with its card on the hub"
-    card, api = model_card(folder, repo), HfApi()
-    with write_atomically(Path(folder)/"README.md") as temporary: temporary.write_text(sealed(str(card)), encoding="utf-8")
+    card, api, readme = model_card(folder, repo), HfApi(), Path(folder)/"README.md"
+    if not weight_bytes(folder): raise InputError(f"{folder} has no weights (*.safetensors): save the model again")
+    if readme.is_file() and not is_sealed(readme.read_text(encoding="utf-8", errors="replace")):
+        raise InputError(f"{readme} was not written by this package and would be replaced: move it first")
     try:
         url = api.create_repo(repo, private=private, exist_ok=True)
+        with write_atomically(readme) as temporary: temporary.write_text(sealed(str(card)), encoding="utf-8")
         api.upload_folder(folder_path=folder, repo_id=repo, allow_patterns=[*MODEL_FILES, "README.md"],
                           commit_message="Model, record and card")
     except (LocalTokenNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, HFValidationError, OSError) as e:

@@ -13,8 +13,8 @@ __all__ = ['PINS', 'PLAIN', 'PROFILES', 'METHODS', 'COMPARED', 'TRAINED', 'FIELD
 import sys, warnings
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
-from .files import InputError
-from .ranges import check_name, check_value, value_of_kind
+from .files import InputError, shown_value
+from .ranges import check_choice, check_name, check_value, value_of_kind
 
 # %% ../nbs/01_settings.ipynb #6002ba74
 def option(
@@ -104,14 +104,14 @@ class Settings(LoRASettings, TrainingSettings, EncoderSettings, RowSettings):
     def check(settings) -> "Settings":
         "The same settings; an `InputError` for anything else, such as the name of a profile"
         if isinstance(settings, Settings): return settings
-        given = " ".join(repr(settings).split())[:60]
-        raise InputError(f"{given} is given where settings are expected: write Settings(...) or profile_settings(name)")
+        raise InputError(f"{shown_value(settings)} is given where settings are expected: "
+                         "write Settings(...) or profile_settings(name)")
 
     def __post_init__(self):
         for f in fields(self):
             object.__setattr__(self, f.name, value_of_kind(f.name, f.type, getattr(self, f.name)))
             check_value(f.name, getattr(self, f.name))
-        if len(set(self.labels)) < 2:
+        if len(set(self.labels)) < 2 or not all(name.strip() for name in self.labels):
             raise InputError(f"labels is {','.join(self.labels)}: name two or more different classes")
 
 # %% ../nbs/01_settings.ipynb #d310689b
@@ -136,7 +136,7 @@ def profile_settings(
     profile: str, # embedded, imdb or original
 ) -> Settings:
     "The settings of a built-in profile"
-    if profile not in [*PROFILES]: raise InputError(f"unknown profile {profile!r}: choose from {', '.join(PROFILES)}")
+    check_choice("profile", profile, PROFILES)
     return Settings(profile=profile, **PROFILES[profile])
 
 # %% ../nbs/01_settings.ipynb #39e4f279

@@ -40,7 +40,9 @@ def _data_files(folder: Path) -> list[Path]:
     with reading(str(folder), "give a folder with nothing but data files"):
         files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes]
     files = [path for path in files if not any(part.startswith((".", "__", "~$")) for part in path.parts)]
-    files = [path for path in files if os.path.isfile(folder/path)]
+    files = [path for path in files if not os.path.isdir(folder/path)]
+    if lost := [path for path in files if not os.path.isfile(folder/path)]:   # part of the rows would be missing
+        raise InputError(f"{folder/lost[0]} is no file, or a link to one that is not there: bring it back, or remove it")
     kinds = sorted({path.suffix.lower() for path in files})
     if len(kinds) == 1: return files
     raise InputError(f"{folder} holds {' and '.join(kinds) or 'no csv, tsv, jsonl or parquet'} files: give a folder of one kind")
@@ -231,10 +233,12 @@ def find_encoder(
 ) -> EncoderSource:     # A folder that is there, or a hub name that answers
     "The encoder of the settings: a folder, else the verified bundle, else the hub"
     name, folder = Settings.check(settings).model, local_path(settings.model)
-    if os.path.isdir(folder):
+    if name.strip() and os.path.isdir(folder):
         _check_folder(folder)
         return EncoderSource(str(folder), None)
-    if looks_like_path(name): raise InputError(f"no model folder {name}: check the path given as --model")
+    if not name.strip(): raise InputError("model is empty: name a folder or a hub name with --model")
+    if looks_like_path(name) or os.path.exists(folder):
+        raise InputError(f"no model folder {name}: check the path given as --model")
     default = (name, settings.revision) == (FIELDS["model"].default, FIELDS["revision"].default)
     if default and (bundle := find_bundle()): return EncoderSource(bundle, None)
     if copy := hub_cached(name, "model", settings.revision): return EncoderSource(str(copy), None)
@@ -251,10 +255,11 @@ def read_config(
 ):                               # A transformers config
     "The config of an encoder or of a saved model, of a mean-pooled one, too"
     file = Path(path)/"config.json"
-    payload = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    kind = str(payload.pop("model_type", "")) if isinstance(payload, dict) else ""
-    if not kind.startswith(POOLED): return AutoConfig.from_pretrained(path, revision=revision, **changes)
-    return AutoConfig.for_model(kind.removeprefix(POOLED), **payload | changes)
+    with reading(str(file), "repair it, or take an intact copy of the model"):
+        payload = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        kind = str(payload.pop("model_type", ""))
+        if not kind.startswith(POOLED): return AutoConfig.from_pretrained(path, revision=revision, **changes)
+        return AutoConfig.for_model(kind.removeprefix(POOLED), **payload | changes)
 
 # %% ../nbs/engine/sources.ipynb #bf259e9b
 def usable_positions(
@@ -265,7 +270,7 @@ def usable_positions(
     from transformers import AutoModel
     try:
         with torch.device("meta"): model = AutoModel.from_config(config)
-    except (ValueError, ImportError, RuntimeError): return getattr(config, "max_position_embeddings", None)
+    except Exception: return getattr(config, "max_position_embeddings", None)  # loading the weights will say why
     names = ("position_embeddings", "embed_positions")
     tables = [layer for name, layer in model.named_modules() if name.endswith(names) and hasattr(layer, "weight")]
     unused = [0 if table.padding_idx is None else table.padding_idx + 1 for table in tables] # the first position comes after it
@@ -292,7 +297,8 @@ def check_tokenizer(
         raise InputError(f"max_length is {settings.max_length}, but {settings.model} has {positions} usable positions: "
                          f"lower --max-length to {positions} or less")
     size = getattr(config, "vocab_size", len(tokenizer))       # CANINE reads characters and has no vocabulary
-    if not size/2 < len(tokenizer) <= size:
+    numbers = tokenizer.get_vocab().values() if hasattr(config, "vocab_size") else ()
+    if not size/2 < len(tokenizer) <= size or max(numbers, default=0) >= size:
         raise InputError(f"{settings.model} has a tokenizer of {len(tokenizer)} tokens and a model of {size}: "
                          "save the model's own tokenizer beside it")
     if _sees_padding(config):

@@ -26,13 +26,15 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 from .files import InputError, Taken, folder_lock, read_json, write_atomically
+from .ranges import check_choice
 from .settings import (COMPARED, FIELDS, METHODS, TRAINED, EncoderSettings, LoRASettings, RowSettings, Settings,
                                       change_settings, choose_device, choose_precision, parse_value, profile_settings)
 from .sources import looks_like_path, read_source
 from .rows import plan_rows, row_groups
 from .tokenization import full_lengths
 from .models import choose_pooling, load_encoder
-from .records import FIRST_VERSION, RunRecord, public_settings, read_record, write_record, written_settings
+from .records import (FIRST_VERSION, RunRecord, check_kinds, public_settings, read_record, write_record,
+                                     written_settings)
 from .saving import weights_sha256
 from .runs import Rows, open_tests, prepare_rows, run_bow, save_run, train_method, trial_rates
 
@@ -319,7 +321,15 @@ def trial_runs(
 
 def read_runs(runs: list[Run], out: str | Path) -> list[RunRecord | None]:
     "The record of each run, None for one that is not done"
-    return [read_record(path) if (path := record_file(run, out)).is_file() else None for run in runs]
+    return [_read_run(run, path) if (path := record_file(run, out)).is_file() else None for run in runs]
+
+def _read_run(run: Run, path: Path) -> RunRecord:
+    "The record of a run; an `InputError` when the file holds that of another one"
+    record = read_record(path)
+    asked, lr = (run.method, run.settings.seed), getattr(run.settings, f"lr_{run.method}", None)
+    same = record.lr is None or lr is None or abs(record.lr - lr) <= 1e-5 * lr
+    if (record.method, record.settings["seed"]) == asked and same: return record
+    raise InputError(f"{path} holds the record of another run: take an intact copy; without the file its run is done again")
 
 # %% ../nbs/engine/study.ipynb #8430abe5
 def check_same_rows(records: list[RunRecord], where: str | Path):
@@ -507,6 +517,7 @@ def check_plan(study: Study):
     "Raise an `InputError` when a run cannot be made from its settings, or when two arms would be the same run"
     owners = {}
     for arm in study.arms:
+        for seed, rate in product(study.seeds, arm.rates or (None,)): arm.settings(study.settings, seed, rate)
         run = study.run(arm, study.seeds[0], arm.rates[0] if arm.rates else None, study.test)
         if (other := owners.setdefault((run.id, arm.rates), arm.name)) != arm.name:
             raise InputError(f"the arms {other} and {arm.name} would be the same run: "
@@ -539,12 +550,17 @@ def _plan_of(study: Study) -> dict:
 def read_study(out: str | Path) -> Study:
     "The study that a folder was made for"
     if not (Path(out)/PLAN).is_file(): raise InputError(f"{out} holds no study: run `sentiment study` first")
-    return read_json(Path(out)/PLAN, "the plan of a study", "name a new folder with --out", _study_of)
+    return read_json(Path(out)/PLAN, "the plan of a study", "take an intact copy, or begin in a new folder", _study_of)
 
 def _study_of(plan: dict) -> Study:
     "A study from its JSON"
     arms = tuple(Arm(**arm | dict(rates=tuple(arm["rates"]), changes=_tuples(arm["changes"]))) for arm in plan["arms"])
-    return Study(**plan | dict(arms=arms, settings=written_settings(plan["settings"]), seeds=tuple(plan["seeds"])))
+    study = Study(**plan | dict(arms=arms, settings=written_settings(plan["settings"]), seeds=tuple(plan["seeds"])))
+    for part in (study, *arms): check_kinds(part)
+    if not (study.seeds and arms): raise ValueError("it has no seeds or no arms")
+    for arm in arms: check_choice("method", arm.method, METHODS)
+    check_plan(study)
+    return study
 
 def _tuples(changes: dict) -> dict:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
@@ -696,7 +712,7 @@ def plan_study(
     whole_test: bool = True, # The verdict takes all test rows there are
 ) -> Study:
     "One of the studies of this course; each seed draws training rows of its own"
-    if name not in STUDIES: raise InputError(f"unknown study {name!r}: choose from {', '.join(STUDIES)}")
+    check_choice("study", name, STUDIES)
     if name in GRIDS and points == 1: raise InputError(f"points is {points}: a choice needs two learning rates or more")
     if quick: settings, points = quick_settings(settings), 2 if name in GRIDS else 1
     kind = SOURCE.get(name, name)
@@ -718,6 +734,9 @@ def grid_arms(
 ) -> tuple:
     "One arm per method and combination of values that matter to it"
     if "seed" in vary: raise InputError("seed cannot be varied as an arm: name the seeds with --seeds")
+    known = {name for method in methods for name in relevant_settings(method, Settings())}
+    if idle := [name for name in vary if name not in known.union(LATER)]:
+        raise InputError(f"{idle[0]} changes nothing for {', '.join(methods)}: leave it out, or name others with --methods")
     named = [text for name in ("model", "data") for text in vary.get(name, [])]
     if local := [text for text in named if looks_like_path(text) or Path(text).exists()]:
         raise InputError(f"{local[0]} is a path, and arms are told apart by names of the hub: start one study per folder instead")

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
-from .files import InputError
+from .files import InputError, text_list
+from .readers import reading
 from .pictures import ColouredTokens, in_our_look, new_axes
 from .settings import Settings
 from .sources import check_tokenizer, find_encoder, read_config
@@ -35,13 +36,10 @@ def load_tokenizer(
     "The encoder's tokenizer, set to keep `max_length` tokens and to cut the `truncation_side`"
     path, revision = find_encoder(settings)
     side = settings.truncation_side
-    try:
-        config = read_config(path, revision)
+    config = read_config(path, revision)
+    with reading(f"the tokenizer of {settings.model}", "repair it, or name another --model"):
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, config=config, model_max_length=settings.max_length,
                                                   truncation_side="right" if side == "middle" else side)
-    except (OSError, ValueError) as e:
-        raise InputError(f"cannot load the tokenizer of {settings.model} ({str(e).strip().splitlines()[0]}): "
-                         "repair it, or name another --model") from None
     check_tokenizer(tokenizer, config, settings)
     tokenizer.truncation_side = side                # plain transformers knows two sides, and refuses the third one aloud
     return tokenizer
@@ -52,10 +50,11 @@ def tokenize(
     tokenizer,        # From `load_tokenizer` or a saved model; it carries the limit and the side that is cut
 ) -> dict:            # {input_ids, attention_mask}: N lists each, as long as the text, at most the limit; no padding
     "Texts to token ids: the one function of training and prediction"
-    if isinstance(texts, str): raise InputError("tokenize takes a list of texts: write [text] for a single one")
-    if not len(texts): return dict(input_ids=[], attention_mask=[])
+    texts = text_list(texts)
+    if not all(isinstance(text, str) for text in texts): raise InputError("one of the texts is no text: check the list")
+    if not texts: return dict(input_ids=[], attention_mask=[])
     if tokenizer.truncation_side == "middle": return cut_middles(texts, tokenizer)
-    out = tokenizer(list(texts), truncation=True, padding=False, return_token_type_ids=False, return_attention_mask=True)
+    out = tokenizer(texts, truncation=True, padding=False, return_token_type_ids=False, return_attention_mask=True)
     return dict(input_ids=out["input_ids"], attention_mask=out["attention_mask"])
 
 # %% ../nbs/03_tokenization.ipynb #b0da5522

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 from .pictures import STYLE, in_our_look, new_axes
-from .files import InputError
+from .ranges import check_choice
 from .settings import TRAINED, Settings
 from .collation import batches_of, make_collator
 from .metrics import calibrate, score_logits
@@ -81,7 +81,7 @@ def fine_tune(
     callbacks=(),            # What else watches the training
 ) -> RunRecord:
     "Train, keep the epoch with the best validation score in `model`, and tell what happened"
-    if method not in TRAINED: raise InputError(f"method {method!r} is not trained: choose one of {', '.join(TRAINED)}")
+    check_choice("method", method, TRAINED)
     lr = getattr(Settings.check(settings), f"lr_{method}")
     balanced = settings.class_weights == "balanced"
     weights = balanced_weights(tokens["train"]["labels"][:], len(settings.labels)) if balanced else None

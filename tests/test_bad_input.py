@@ -1,7 +1,8 @@
 """Files and texts as people really have them: no traceback, no row lost, no row moved."""
-import csv, gzip, json, tempfile, time
+import csv, gzip, json, shutil, tempfile, time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings as trials, strategies as st
@@ -227,6 +228,173 @@ def test_what_is_no_settings_is_one_line(value, critic):
                  lambda settings: train_and_save("lora", settings, "mine"), load_encoder, lambda settings: fine_tune(critic[0].model, {}, critic[0].tokenizer, settings),
                  lambda settings: compare(settings, "mine")):
         with pytest.raises(InputError, match="is given where settings are expected: write Settings"): call(value)
+
+
+def test_texts_and_methods_are_refused_alike_everywhere(critic):
+    from sentiment_nbdev.runs import train_and_save
+    from sentiment_nbdev.settings import Settings
+    from sentiment_nbdev.tokenization import tokenize
+    from sentiment_nbdev.training import fine_tune
+    for texts in (None, 5, b"a joy", dict(text="a joy"), pd.DataFrame(dict(review=["a joy"]))):
+        with pytest.raises(InputError, match=r"is no list of texts: write \[text\]$"): tokenize(texts, critic[0].tokenizer)
+    with pytest.raises(InputError, match="one of the texts is no text"): tokenize(["a joy", None], critic[0].tokenizer)
+    for call in (lambda: train_and_save("svm", Settings(), "mine"), lambda: fine_tune(critic[0].model, {}, critic[0].tokenizer, Settings(), "svm")):
+        with pytest.raises(InputError, match="^unknown method 'svm': choose from "): call()
+
+
+@pytest.mark.parametrize("values, words", [
+    (dict(labels=["", "a"]), "name two or more different classes"), (dict(labels=[None, "a"]), "it must be a list of names"), (dict(labels=[["a"], ["b"]]), "it must be a list of names"),
+    (dict(labels=b"ab"), "it must be a list of names"), (dict(n_train=np.array([1, 2])), "it must be a whole number"), (dict(lr_full=np.array([1e-4, 1e-5])), "it must be a number"),
+    (dict(epochs="x" * 5000), "^epochs is 'x{59}: it must be a whole number$"), (dict(N_TRAIN=8), "did you mean n_train")])
+def test_values_that_are_no_settings_are_one_short_line(values, words):
+    from sentiment_nbdev.settings import Settings
+    with pytest.raises(InputError, match=words) as raised: Settings(**values)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_settings_file_is_named_with_its_fault(tmp_path, monkeypatch):
+    from sentiment_nbdev.ini import load_settings
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/"settings.ini").write_text("[sentiment]\nepochs = x\n")
+    with pytest.raises(InputError, match="^settings.ini: epochs is 'x': it must be a whole number$"): load_settings()
+    with pytest.raises(InputError, match="^unknown profile 'zebra'"): load_settings("zebra")
+    (tmp_path/"settings.ini").write_text("epochs = 1\n")
+    with pytest.raises(InputError, match="correct it, or name another with --settings$"): load_settings()
+    (tmp_path/"settings.ini").unlink()
+    (tmp_path/"settings.ini").symlink_to("nowhere")
+    with pytest.raises(InputError, match="no settings file settings.ini"): load_settings()
+
+
+def test_further_test_data_that_cannot_be_told_apart_or_read(tiny_encoder, tmp_path):
+    "A record names them by their last part: one would stand for the other"
+    from sentiment_nbdev.runs import prepare_rows
+    from sentiment_nbdev.settings import Settings
+    for place in ("a", "b"):
+        (tmp_path/place).mkdir()
+        (tmp_path/place/"more.csv").write_text("text,label\n" + "".join(f"{place} {i},{('NEG', 'POS')[i % 2]}\n" for i in range(20)))
+    chosen = dict(model=str(tiny_encoder), revision="", n_train=16, n_validation=8, n_test=8, max_length=16)
+    with pytest.raises(InputError, match="would call by one name"): prepare_rows(Settings(**chosen, also_test=[str(tmp_path/"a/more.csv"), str(tmp_path/"b/more.csv")]))
+    with pytest.raises(InputError, match="^also_test: no file or folder gone.csv"): prepare_rows(Settings(**chosen, also_test=["gone.csv"]))
+
+
+ENCODERS = dict(
+    config_number=("config.json", "7", "cannot read .*config.json"), config_null=("config.json", "null", "cannot read .*config.json"), config_deep=("config.json", "[" * 100_000, "cannot read .*config.json"),
+    size=("config.json", dict(hidden_size="big"), "cannot read .*config.json"), heads=("config.json", dict(num_attention_heads=0), "cannot read"), act=("config.json", dict(hidden_act="zebra"), "cannot read the encoder"),
+    quantised=("config.json", dict(quantization_config=dict(quant_method="bitsandbytes", load_in_8bit=True)), "cannot read the encoder"), fewer_layers=("config.json", dict(num_hidden_layers=1), "weights of more layers"),
+    tokenizer_empty=("tokenizer.json", "{}", "cannot read the tokenizer"), tokenizer_list=("tokenizer_config.json", "[]", "cannot read the tokenizer"), tokenizer_class=("tokenizer_config.json", dict(tokenizer_class=5), "cannot read the tokenizer"))
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_damaged_encoder_is_one_line(kind, tiny_encoder, tmp_path):
+    from sentiment_nbdev.models import load_encoder
+    from sentiment_nbdev.settings import Settings
+    from sentiment_nbdev.tokenization import load_tokenizer
+    name, content, words = ENCODERS[kind]
+    here = shutil.copytree(tiny_encoder, tmp_path/"tiny")
+    if isinstance(content, dict): content = json.dumps(json.loads((here/name).read_text()) | content)
+    (here/name).write_text(content)
+    chosen = Settings(model=str(here), revision="", max_length=16, device="cpu")
+    with pytest.raises(InputError, match=words) as raised:
+        load_tokenizer(chosen)
+        load_encoder(chosen)
+    assert "\n" not in str(raised.value)
+
+
+def change_weights(path, change):
+    from safetensors.torch import load_file, save_file
+    tensors = load_file(path)
+    save_file({name: value.clone().contiguous() for name, value in change(tensors).items()}, path, metadata=dict(format="pt"))
+
+
+def spoil(tensors):
+    "The last weight is no number any more"
+    *_, name = tensors
+    return tensors | {name: tensors[name] * float("nan")}
+
+
+def without(part): return lambda tensors: {name: value for name, value in tensors.items() if part not in name}
+
+
+def test_an_encoder_whose_weights_are_no_numbers(tiny_encoder, tmp_path):
+    from sentiment_nbdev.models import load_encoder
+    from sentiment_nbdev.settings import Settings
+    here = shutil.copytree(tiny_encoder, tmp_path/"tiny")
+    change_weights(here/"model.safetensors", spoil)
+    with pytest.raises(InputError, match="are not finite"): load_encoder(Settings(model=str(here), revision="", device="cpu"))
+    for name, words in (("", "model is empty"), (str(here/"config.json"), "no model folder")):
+        with pytest.raises(InputError, match=words): load_encoder(Settings(model=name, revision=""))
+
+
+def edit_json(name, **values):
+    def change(folder):
+        payload = json.loads((folder/name).read_text())
+        (folder/name).write_text(json.dumps(payload | values))
+    return change
+
+
+def edit_card(**values):
+    def change(folder):
+        payload = json.loads((folder/"sentiment.json").read_text())
+        (folder/"sentiment.json").write_text(json.dumps(payload | dict(settings=payload["settings"] | values)))
+    return change
+
+
+def weights(name, edit): return lambda folder: change_weights(folder/name, edit)
+
+
+WHOLE = dict(no_head=(weights("model.safetensors", without("classifier")), "missing: classifier"), no_layer=(weights("model.safetensors", without("layer.1")), "would be random"),
+             nan=(weights("model.safetensors", spoil), "are not finite"), more_layers=(edit_json("config.json", num_hidden_layers=3), "would be random"), fewer_layers=(edit_json("config.json", num_hidden_layers=1), "weights of more layers"),
+             other_type=(edit_json("config.json", model_type="gpt2"), "cannot read|would be random|other shapes"), swapped=(edit_json("config.json", id2label={"0": "POS", "1": "NEG"}), "do not agree on the classes"),
+             card_swapped=(edit_card(labels=["POS", "NEG"]), "do not agree on the classes"), pooled=(edit_card(pooling="mean"), "do not agree on pooling"), regression=(edit_json("config.json", problem_type="regression"), "trained for regression"),
+             architecture=(edit_json("config.json", architectures=5), "without a trained classification head"), empty_card=(lambda folder: (folder/"sentiment.json").write_text('{"settings": {}}'), "does not say labels, max_length"),
+             seen=(lambda folder: (folder/"seen_texts.json").write_text('{"sha256_64": "YWJj"}'), "not a list of fingerprints"))
+ADAPTER = dict(no_layer=(weights("adapter_model.safetensors", without("layer.1")), "not those that its adapter_config.json"), nan=(weights("adapter_model.safetensors", spoil), "are not finite"),
+               extra=(weights("adapter_model.safetensors", lambda tensors: tensors | {"zebra": next(iter(tensors.values()))}), "not those that its"), shape=(weights("adapter_model.safetensors", lambda tensors: {name: value[:-1] for name, value in tensors.items()}), "not those that its"),
+               empty=(lambda folder: (folder/"adapter_config.json").write_text("{}"), "adapter_config.json is not the config of a LoRA adapter"), kind=(edit_json("adapter_config.json", peft_type="IA3"), "is not the config of a LoRA adapter"),
+               rank=(edit_json("adapter_config.json", r=8), "do not agree on r:"), alpha=(edit_json("adapter_config.json", lora_alpha=999), "do not agree on lora_alpha"), targets=(edit_json("adapter_config.json", target_modules=["query"]), "do not agree on target_modules"),
+               task=(edit_json("adapter_config.json", task_type="CAUSAL_LM"), "do not agree on task_type"), scaling=(edit_json("adapter_config.json", use_rslora=True), "do not agree on use_rslora"), pooled=(edit_card(pooling="mean"), "do not agree on pooling"),
+               dora=(edit_json("adapter_config.json", use_dora=True), "not those that its"), no_print=(edit_json("sentiment.json", base_sha256=None), "does not say which encoder"))
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_a_model_whose_parts_do_not_fit_never_answers(kind, critic, tmp_path):
+    change, words = WHOLE[kind]
+    here = shutil.copytree(critic[1], tmp_path/"model")
+    change(here)
+    with pytest.raises(InputError, match=words) as raised: Classifier.load(here)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_encoder, tmp_path_factory):
+    "A tiny adapter and where its encoder is"
+    from sentiment_nbdev.lora import add_lora
+    from sentiment_nbdev.models import load_encoder
+    from sentiment_nbdev.saving import save_adapter, weights_sha256
+    from sentiment_nbdev.settings import Settings
+    from sentiment_nbdev.tokenization import load_tokenizer
+    chosen, folder = Settings(model=str(tiny_encoder), revision="", max_length=16, device="cpu", precision="fp32"), tmp_path_factory.mktemp("adapter")/"lora"
+    encoder = load_encoder(chosen)
+    sha256 = weights_sha256(encoder)
+    save_adapter(add_lora(encoder, chosen), folder, chosen, sha256, load_tokenizer(chosen))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ADAPTER)
+def test_an_adapter_whose_parts_do_not_fit_never_answers(kind, adapter, tiny_encoder, command, tmp_path):
+    change, words = ADAPTER[kind]
+    here = shutil.copytree(adapter, tmp_path/"adapter")
+    assert Classifier.load(here, base=str(tiny_encoder)).predict(["a joy"])
+    change(here)
+    with pytest.raises(InputError, match=words) as raised: Classifier.load(here, base=str(tiny_encoder))
+    assert "\n" not in str(raised.value)
+    assert command("merge", "adapter", "--base", tiny_encoder, "--out", "merged")[:2] == (2, "") and not (tmp_path/"merged").exists()
+
+
+def test_logits_that_are_no_numbers_are_no_answer(critic, monkeypatch):
+    from sentiment_nbdev import prediction
+    monkeypatch.setattr(prediction, "predict_logits", lambda *_: np.array([[0.0, 1.0], [np.nan, 1.0]]))
+    with pytest.raises(InputError, match="no finite numbers for text 1"): critic[0].predict(["one", "two"])
 
 
 @pytest.mark.slow

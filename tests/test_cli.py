@@ -120,9 +120,9 @@ DAMAGE = dict(
     config_names_more_classes=("whole", lambda f: change(f/"config.json", id2label={"0": "a", "1": "b", "2": "c"}), "other shapes than its config.json says"),
     no_tokenizer=("whole", lambda f: [path.unlink() for path in f.glob("tokenizer*")], "save model and tokenizer again"),
     no_padding=("whole", lambda f: change(f/"tokenizer_config.json", pad_token=None), "has no padding token"),
-    unknown_model=("whole", lambda f: change(f/"config.json", model_type="nonsense"), "cannot load the model"),
-    unknown_adapter=("adapter", lambda f: change(f/"adapter_config.json", peft_type="NONSENSE"), "cannot load the adapter"),
-    empty_adapter_config=("adapter", lambda f: (f/"adapter_config.json").write_text("{}"), "cannot load the adapter"))
+    unknown_model=("whole", lambda f: change(f/"config.json", model_type="nonsense"), "config.json (The checkpoint"),
+    unknown_adapter=("adapter", lambda f: change(f/"adapter_config.json", peft_type="NONSENSE"), "adapter_config.json is not the config of a LoRA adapter"),
+    empty_adapter_config=("adapter", lambda f: (f/"adapter_config.json").write_text("{}"), "adapter_config.json is not the config of a LoRA adapter"))
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

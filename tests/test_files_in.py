@@ -306,3 +306,21 @@ def test_a_json_file_that_is_not_what_it_should_be(tmp_path, content):
         assert f"{path} is not a list (" in refusal(read_json, path, "a list", "make it again", lambda payload: payload["sha256_64"] + "")
     if content is None: assert read_seen(tmp_path) is None
     else: assert f"{path} is not a list of fingerprints (" in refusal(read_seen, tmp_path)
+
+
+def test_a_link_to_nowhere_is_no_missing_file(tmp_path):
+    "A folder with half of its rows elsewhere would be half a data set, or one with another validation split"
+    folder = folder_of(tmp_path, {"train.csv": table("a"), "test.csv": table("b")})
+    (folder/"val.csv").symlink_to("nowhere.csv")
+    assert "val.csv is no file, or a link to one that is not there" in refusal(read_folder, folder)
+
+
+def test_a_table_of_many_columns_is_refused_in_a_short_line(tmp_path):
+    (tmp_path/"a.csv").write_text(",".join(f"c{n}" for n in range(5000)) + "\n" + ",".join("x" * 5000) + "\n")
+    words = refusal(check_rows, read_rows(tmp_path/"a.csv"), "a.csv", [0], Settings())
+    assert "set text_column to one of c0, c1, " in words and words.endswith("… (5000 in all)") and len(words) < 200
+
+
+def test_a_group_column_of_one_group_is_no_matter_of_fewer_rows(tmp_path):
+    write(tmp_path/"a.csv", table("a").assign(film="x"))
+    assert "name a column of more and smaller groups" in refusal(load_reviews, Settings(data=str(tmp_path/"a.csv"), group_column="film", **SMALL))

@@ -133,3 +133,56 @@ def test_answers_never_stand_behind_another_record(place):
     for other in (rows.select([1, 0]), rows.select([0]), rows.sort("id", reverse=True)):
         with pytest.raises(InputError, match="in this order"): write_rows(other, place/"out.csv", place/"two.csv")
         assert len(pd.read_csv(write_rows(other, place/"free.csv"))) == len(other)
+
+
+def test_a_parquet_that_is_damaged_inside_names_the_file(place):
+    pq.write_table(pa.table(dict(text=["a"], other=pa.array([b"\xff"]).view("string"))), place/"bad.parquet")
+    with pytest.raises(InputError, match=r"cannot read .*bad.parquet \(.*Invalid UTF8.*\): write it again"): predict_file(Critic(), place/"bad.parquet")
+    pd.DataFrame(dict(text=["abc"] * 900)).to_parquet(place/"cut.parquet")
+    content = (place/"cut.parquet").read_bytes()
+    (place/"cut.parquet").write_bytes(content[:4] + b"\0" * 20 + content[24:])
+    with pytest.raises(InputError, match=r"cannot read .*cut.parquet \(.*\): write it again"): predict_file(Critic(), place/"cut.parquet")
+
+
+def test_a_pipe_is_not_replaced(command, tmp_path):
+    import os
+    os.mkfifo(tmp_path/"out.csv")
+    code, out, err = command("predict", "nowhere", "a joy", "--output", "out.csv")
+    assert (code, out) == (2, "") and "out.csv is no common file" in err and (tmp_path/"out.csv").is_fifo()
+
+
+@pytest.mark.parametrize("out, words", [("file/x", "is no folder you may write to"), ("loop", "is a file"), ("gone/../x", "write it without .."), ("a\udcff", "cannot be the name of a file"), ("file", "is a file"), ("pipe", "is a file"),
+                                        ("others", "other files in it"), (".", "the folder you are in")])
+@pytest.mark.parametrize("arguments", [["train", "probe"], ["compare"], ["study", "mine", "--vary", "lora_r=1,2"], ["merge", "nowhere"]], ids=lambda arguments: arguments[0])
+def test_a_place_for_results_is_checked_before_the_work(command, tmp_path, arguments, out, words):
+    "Nothing of a person is replaced: reports have common names"
+    import os
+    (tmp_path/"file").write_text("mine")
+    (tmp_path/"loop").symlink_to("loop")
+    os.mkfifo(tmp_path/"pipe")
+    (tmp_path/"others").mkdir()
+    for name in ("report.md", "table.csv"): (tmp_path/"others"/name).write_text("mine")
+    code, printed, err = command(*arguments, "--out", out)
+    assert (code, printed, len(err.splitlines())) == (2, "", 1) and words in err, err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop", "others", "pipe"] and (tmp_path/"others/report.md").read_text() == "mine"
+
+
+def test_a_model_is_not_replaced_by_what_starts_from_it(command, tiny_encoder, tmp_path):
+    import shutil
+    here = shutil.copytree(tiny_encoder, tmp_path/"mine")
+    (here/"sentiment.json").write_text("{}")
+    before = (here/"model.safetensors").read_bytes()
+    for arguments in (["train", "probe", "--model", "mine"], ["merge", "mine"], ["merge", "other", "--base", str(here)]):
+        code, out, err = command(*arguments, "--out", "./mine")
+        assert (code, out) == (2, "") and "is what the work starts from" in err, err
+    assert (here/"model.safetensors").read_bytes() == before
+
+
+def test_a_refusal_of_the_disk_says_where_and_what_helps(command, monkeypatch):
+    import errno
+    from sentiment_nbdev import cli
+    for number, words in ((errno.ENOSPC, "free some space"), (errno.EACCES, "cannot be read or written (Permission denied): check the path and your rights")):
+        def refuse(*_, number=number): raise OSError(number, __import__("os").strerror(number), "x.ini")
+        monkeypatch.setattr(cli, "write_settings", refuse)
+        code, out, err = command("init")
+        assert (code, out, len(err.splitlines())) == (2, "", 1) and words in err and "Errno" not in err.split("(")[0], err

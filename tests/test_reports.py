@@ -21,14 +21,15 @@ def record(run, accuracy=0.9, status="done", rows="same", error=""):
     "A record with the given accuracy on validation and test; the first rows are the wrong ones"
     n, settings = run.settings.n_test, run.settings.__dict__ | dict(model=run.settings.model)
     about = dict(n=run.settings.n_validation, share_last=0.5, tokens=1, sha256=rows)
-    if status == "failed": return RunRecord(run.method, 1e-3, settings, {}, status=status, error=error)
+    rate = getattr(run.settings, f"lr_{run.method}", None)
+    if status == "failed": return RunRecord(run.method, rate, settings, {}, status=status, error=error)
     scores = dict(accuracy=accuracy, f1=accuracy, mcc=0.0, nll=0.5 if status == "done" else float("nan"), ece=0.1)
     tested = run.test and status == "done"
     wrong = round((1 - accuracy) * n)
     bins = [dict(n=n, confidence=0.9, accuracy=accuracy)]
     calibration = Calibration(1.0, 0.5, 0.1, bins, 0.5, 0.1, bins) if tested else None
     split = dict(train=about, validation=about) | (dict(test=dict(about, n=n, texts_sha256=rows)) if tested else {})
-    return RunRecord(run.method, 1e-3, settings, dict(trainable=1, total=2, fraction=0.5), rows=split, epochs=[dict(epoch=1, step=1, **scores)], validation=scores,
+    return RunRecord(run.method, rate, settings, dict(trainable=1, total=2, fraction=0.5), rows=split, epochs=[dict(epoch=1, step=1, **scores)], validation=scores,
                      test=dict(scores, n=n) if tested else {}, correct="0" * wrong + "1" * (n - wrong) if tested else "", calibration=calibration,
                      cost=Cost(seconds=1.0, seconds_per_epoch=1.0, peak_memory_bytes=1), environment=dict(hardware="none", threads=1, cores=1, device="cpu", precision="fp32"), status=status,
                      by_length=[dict(longest=128, n=n, correct=n - wrong, tokens=1, cut=0)] if tested else [])
