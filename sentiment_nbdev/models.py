@@ -186,7 +186,7 @@ def plot_trainable(
     for y, count in enumerate(counts.values()):
         ax.plot(100 * count.fraction, y, "o", color="#4477aa")
         ax.annotate(f"{count.trainable:,}", (100 * count.fraction, y), xytext=(0, 7), textcoords="offset points",
-                    ha="center", fontsize=9)
+                    ha="center")
     lowest = min(100 * count.fraction for count in counts.values())
     ax.set(xscale="log", xlim=(lowest / 4, 400), xlabel="trainable parameters, % of all (log scale)",
            yticks=range(len(counts)), yticklabels=list(counts), ylim=(-0.6, len(counts) - 0.4))

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 import torch.nn.functional as F
 import torch
-from .pictures import STYLE, in_our_look, new_axes
+from .pictures import STYLE, in_our_look, new_axes, plain_ticks
 from .files import InputError
 from .settings import TRAINED, Settings
 from .collation import batches_of, make_collator
 from .metrics import calibrate, score_logits
 from .records import PeakMemory, RunRecord, describe_rows
-from .trainer import autocast, evaluation_order, make_record, make_trainer, read_log, training_cost
+from .trainer import LiveProgress, autocast, evaluation_order, make_record, make_trainer, read_log, training_cost, watched
 
 # %% ../nbs/07_training.ipynb #dac1a580
 def mean_loss(
@@ -65,6 +65,7 @@ def fine_tune(
     resume_from: str | Path | None = None,  # A whole checkpoint to go on from
     parts: int = 1,          # Pieces of a step
     callbacks=(),            # What else watches the training
+    live: bool | None = None,               # A bar and the losses in the notebook; None: where a person watches
 ) -> RunRecord:
     "Train, keep the epoch with the best validation accuracy in `model`, and tell what happened"
     if method not in TRAINED: raise InputError(f"method {method!r} is not trained: choose one of {', '.join(TRAINED)}")
@@ -72,12 +73,15 @@ def fine_tune(
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(model, tokens, tokenizer, settings, lr, checkpoints or folder, mean_loss,
                                parts, callbacks)
+        if live := watched() if live is None else live: trainer.add_callback(LiveProgress)
         with PeakMemory(trainer.args.device) as peak:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     history, epochs = read_log(trainer.state.log_history)
     best = max(epochs, key=lambda epoch: epoch["accuracy"], default={})  # the first of equals, as Trainer does
-    return make_record(method, model, tokens, settings, lr=lr, history=history, epochs=epochs, validation=best,
-                       cost=training_cost(trainer, tokens, peak.bytes, bool(resume_from)))
+    record = make_record(method, model, tokens, settings, lr=lr, history=history, epochs=epochs, validation=best,
+                         cost=training_cost(trainer, tokens, peak.bytes, bool(resume_from)))
+    if live: plot_losses([record])
+    return record
 
 # %% ../nbs/07_training.ipynb #04fae890
 @in_our_look
