@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, set_seed
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS
 from .files import InputError
-from .pictures import in_our_look, new_axes
+from .pictures import in_our_look, new_axes, plain_ticks
 from .settings import Settings
 from .sources import find_encoder, read_config
 from .data import label_maps
@@ -190,6 +190,6 @@ def plot_trainable(
     lowest = min(100 * count.fraction for count in counts.values())
     ax.set(xscale="log", xlim=(lowest / 4, 400), xlabel="trainable parameters, % of all (log scale)",
            yticks=range(len(counts)), yticklabels=list(counts), ylim=(-0.6, len(counts) - 0.4))
-    ax.xaxis.set_major_formatter("{x:g}")
+    plain_ticks(ax.xaxis)
     ax.grid(axis="x", alpha=0.3)
     return ax

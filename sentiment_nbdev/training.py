@@ -22,7 +22,8 @@ from .settings import TRAINED, Settings
 from .collation import batches_of, make_collator
 from .metrics import calibrate, score_logits
 from .records import PeakMemory, RunRecord, describe_rows
-from .trainer import LiveProgress, autocast, evaluation_order, make_record, make_trainer, read_log, training_cost, watched
+from .trainer import (LiveProgress, autocast, evaluation_order, make_record, make_trainer, read_log,
+                                     training_cost, watched)
 
 # %% ../nbs/07_training.ipynb #dac1a580
 def mean_loss(
