@@ -3,7 +3,7 @@ import sys, tomllib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from housekeeping import describe_page, finish_site
+from housekeeping import describe_page, finish_site, sign_page
 from prepare import describe_entry, plain_types, show_folds, source_link as linkcode_resolve
 
 about = tomllib.loads((Path(__file__).resolve().parent.parent/"pyproject.toml").read_text())["project"]
@@ -44,4 +44,5 @@ def setup(app):
     app.connect("autodoc-before-process-signature", plain_types)
     app.connect("html-page-context", show_folds)
     app.connect("html-page-context", describe_page)
+    app.connect("html-page-context", sign_page)
     app.connect("build-finished", finish_site)

@@ -1,11 +1,13 @@
-"""What a site needs beside its pages: descriptions for search engines, 404, sitemap, robots, and no weight that nobody reads."""
-import json, re, shutil
+"""What a site needs beside its pages: descriptions for search engines, footers, 404, sitemap, robots, and no weight that nobody reads."""
+import json, re, shutil, subprocess
+from functools import cache
 from html import escape
 from pathlib import Path
 
 from docutils import nodes
+from prepare import NBS, PAGE, REPOSITORY, ROOT
+from sentiment_nbdev import __version__
 
-ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT/"results/learning-rate/rates.png"                     # what a link to the site shows elsewhere
 VIEWPORT = '<meta name="viewport" content="width=device-width, initial-scale=1" />'
 SEARCH = re.compile(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*')   # for a search as you type, which is off
@@ -48,6 +50,22 @@ def describe_page(app, page, template, context, doctree):
             "og:image:alt": "Validation accuracy by learning rate: two hills far apart", "og:site_name": app.config.project}
     lines = [f'<meta name="description" content="{escape(told)}" />', *(f'<meta property="{name}" content="{escape(text)}" />' for name, text in tags.items())]
     context["metatags"] = context.get("metatags", "") + "\n" + "\n".join(lines)
+
+
+@cache
+def changed_on(path: Path) -> str:
+    "The day of the last commit that changed a file; empty without git"
+    if not shutil.which("git"): return ""
+    return subprocess.run(["git", "log", "-1", "--format=%cs", "--", path], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def sign_page(app, page, template, context, doctree):
+    "For Sphinx: version, day of the last change, and the way to edit, below every page; a module's page is written in its notebook"
+    sources = {place.as_posix(): path for path, place in PAGE.items()} | {f"api/{place.name}": path for path, place in PAGE.items()}
+    parts, path = [f"{app.config.project} {__version__}"], sources.get(page, NBS/"index.ipynb")
+    if day := changed_on(path): parts.append(f"changed on <time datetime=\"{day}\">{day}</time>")
+    if page in sources: parts.append(f'<a href="{REPOSITORY}/edit/main/{path.relative_to(ROOT).as_posix()}">Edit this page</a>')
+    context["theme_extra_footer"] = f"<p>{' · '.join(parts)}</p>"
 
 
 def slim_icons(out: Path, used: set) -> None:

@@ -7,6 +7,7 @@ page with an entry per public name. Links between notebooks become links between
 """
 import ast, base64, importlib, inspect, json, os, re, shutil
 from functools import cache
+from itertools import groupby
 from importlib.metadata import files
 from pathlib import Path
 from typing import Annotated, get_args, get_origin
@@ -88,6 +89,11 @@ def take_picture(inside: str, path: Path) -> str:
     return os.path.relpath(place, (PAGES/PAGE[path]).parent)
 
 
+def caption_pictures(text: str) -> str:
+    "A picture that stands alone gets what it shows as a caption, too"
+    return re.sub(r"^!\[([^\]]+)\]\(([^)]+\.png)\)$", r"```{figure} \2\n:alt: \1\n\n\1\n```", text, flags=re.M)
+
+
 def show_diagrams(text: str, path: Path) -> str:
     "Diagrams, in the address of a picture or in a file, become a part of the page: only there they follow the reader's choice of light or dark"
     def drawn(svg): return f'<figure class="diagram-box">\n{svg.strip()}\n</figure>'
@@ -117,7 +123,7 @@ def picture_text(source: str, heading: str, given: str | None) -> str:
     if given: return given
     drawn = [name for name in re.findall(r"\b(plot_\w+)\(", source) if name in NAMES]
     described = [inspect.getdoc(find_symbol(*split_name(NAMES[name]))) for name in dict.fromkeys(drawn)]
-    return "; ".join(described).replace("`", "") or f"Figure in the section {heading}"
+    return ". ".join(described).replace("`", "") or f"Figure in the section {heading}"
 
 
 def made_names(source: str) -> list[str]:
@@ -152,10 +158,27 @@ def code_cell(cell, heading: str) -> dict | None:
     title = fold_title(source, notes)
     tags = ["remove-input"] if notes.get("echo") == "false" else ["hide-cell"] if title == "Solution" else ["hide-input"] if title else []
     outputs = [out for out in cell.outputs if out.get("data", {}).get("text/markdown", "?")]       # an empty table is no table
-    pictured = any("image/png" in out.get("data", {}) for out in cell.outputs)
+    pictured = any(map(is_picture, cell.outputs))
     shown = dict(code_prompt_show=title, code_prompt_hide=title) if title else {}
-    if pictured: shown["image"] = dict(alt=picture_text(source, heading, notes.get("fig-alt")))
+    if pictured:
+        said = picture_text(source, heading, notes.get("fig-alt"))
+        shown |= dict(image=dict(alt=said), figure=dict(caption=said))
     return {key: cell[key] for key in CELL_KEYS if key in cell} | dict(source=source, metadata=dict(tags=tags, mystnb=shown), outputs=outputs)
+
+
+def is_picture(output) -> bool: return "image/png" in output.get("data", {})
+
+
+def apart(cell: dict) -> list[dict]:
+    "A caption belongs to pictures alone: what a cell shows besides them goes into a cell of its own, without code"
+    groups = [list(group) for _, group in groupby(cell["outputs"], is_picture)]
+    if len(groups) < 2 or "hide-cell" in cell["metadata"]["tags"]: return [cell]
+    shown = cell["metadata"]["mystnb"]
+    plain = {name: value for name, value in shown.items() if name != "figure"}
+    def part(number, outputs):
+        tags = ["remove-input"] if number else cell["metadata"]["tags"]
+        return cell | dict(id=f"{cell['id']}-{number}", outputs=outputs, metadata=dict(tags=tags, mystnb=shown if is_picture(outputs[0]) else plain))
+    return [part(number, outputs) for number, outputs in enumerate(groups)]
 
 
 @cache
@@ -168,7 +191,7 @@ def lesson_cells(path: Path) -> tuple[list[dict], dict]:
             heading = next(iter(re.findall(r"^#+ (.*)$", cell.source, re.M)), heading)
             cell.source = BADGE.sub(r"[Open in Colab](\1)", cell.source)
             cells.append({key: cell[key] for key in CELL_KEYS if key in cell})
-        elif cell.cell_type == "code" and (kept := code_cell(cell, heading)): cells.append(kept)
+        elif cell.cell_type == "code" and (kept := code_cell(cell, heading)): cells += apart(kept)
     return cells, getattr(notebook, "frontmatter_", {})
 
 
@@ -187,7 +210,9 @@ def lesson_page(path: Path) -> str:
     cells, about = lesson_cells(path)
     cells = list(cells)
     for n, cell in enumerate(cells):
-        if cell["cell_type"] == "markdown": cells[n] = cell | dict(source=link_names(link_pages(show_diagrams(show_boxes(cell["source"]), path), path)))
+        if cell["cell_type"] == "markdown":
+            prose = caption_pictures(link_pages(show_diagrams(show_boxes(cell["source"]), path), path))
+            cells[n] = cell | dict(source=link_names(prose))
     extra = [dict(cell_type="markdown", id="toc", metadata={}, source=contents())] * (path.stem == "index")
     kernel = dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"), language_info=dict(name="python"))
     return json.dumps(dict(cells=[title_cell(path, about), *cells, *extra], metadata=kernel, nbformat=4, nbformat_minor=5), indent=1)
@@ -306,7 +331,8 @@ def plain_page(path: Path) -> str:
         for out in cell.get("outputs", []):
             data = out.get("data", {})
             if "text/markdown" in data: parts.append("".join(data["text/markdown"]).rstrip())
-            elif "image/png" not in data and (text := "".join(out.get("text", data.get("text/plain", ""))).rstrip()):
+            elif is_picture(out): parts.append(f"(Picture: {cell['metadata']['mystnb']['image']['alt']})")
+            elif (text := "".join(out.get("text", data.get("text/plain", ""))).rstrip()):
                 parts.append(f"```text\n{text}\n```")
     return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
 

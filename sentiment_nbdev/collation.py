@@ -76,7 +76,7 @@ def plot_padding(
     padding = np.array([max(lengths[i] for i in batch) for batch in batches for _ in batch]) - real
     rows = np.arange(len(real))
     ax.barh(rows, real, height=1, color="#0072b2", label="real tokens")
-    ax.barh(rows, padding, left=real, height=1, color="#f3dfb5", label="padding")
+    ax.barh(rows, padding, left=real, height=1, color="#bb8800", label="padding")
     ax.set(xlabel="Tokens", ylabel="Row, in the order of the batches", ylim=(len(real) - 0.5, -0.5))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return ax

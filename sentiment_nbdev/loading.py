@@ -20,7 +20,8 @@ from .readers import reading
 from .settings import Settings
 from .sources import POOLED, find_encoder, read_config
 from .tokenization import load_tokenizer
-from .models import check_weights, pool_mean
+from .encoders import check_weights
+from .models import pool_mean
 from .fast_path import check_padding
 from .saving import card_settings, fetch, read_card
 from .lora import load_adapter

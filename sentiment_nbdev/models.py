@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import set_seed
 from .files import InputError
-from .pictures import in_our_look, new_axes
+from .pictures import in_our_look, new_axes, plain_ticks
 from .settings import Settings
 from .encoders import layer_stack, read_encoder
 
@@ -106,10 +106,10 @@ def plot_trainable(
     for y, count in enumerate(counts.values()):
         ax.plot(100 * count.fraction, y, "o", color="#4477aa")
         ax.annotate(f"{count.trainable:,}", (100 * count.fraction, y), xytext=(0, 7), textcoords="offset points",
-                    ha="center", fontsize=9)
+                    ha="center")
     lowest = min(100 * count.fraction for count in counts.values())
     ax.set(xscale="log", xlim=(lowest / 4, 400), xlabel="trainable parameters, % of all (log scale)",
            yticks=range(len(counts)), yticklabels=list(counts), ylim=(-0.6, len(counts) - 0.4))
-    ax.xaxis.set_major_formatter("{x:g}")
+    plain_ticks(ax.xaxis)
     ax.grid(axis="x", alpha=0.3)
     return ax

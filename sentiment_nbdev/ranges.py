@@ -15,6 +15,7 @@ from .files import InputError, shown_value
 # %% ../nbs/engine/ranges.ipynb #22811345
 CHOICES = dict(truncation_side=("left", "right", "middle"),
                sampling=("group_by_length", "random"), eval_order=("by_length", "as_given"),
+               report_to=("none", "tensorboard", "trackio", "wandb"),
                device=("auto", "cuda", "mps", "cpu"), precision=("auto", "fp32", "bf16", "fp16"),
                pooling=("auto", "mean", "cls"), bow_reads=("seen", "whole"),
                class_weights=("none", "balanced"), select_by=("accuracy", "macro_f1", "mcc"),

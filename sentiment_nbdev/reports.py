@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from .files import InputError, write_atomically
-from .pictures import STYLE, in_our_look, new_axes, stacked_axes
+from .pictures import STYLE, in_our_look, new_axes, plain_ticks, save_picture, stacked_axes
 from .settings import COMPARED, METHODS, TRAINED
 from .models import ParameterCount, plot_trainable
 from .metrics import wilson_interval
@@ -447,16 +447,16 @@ def plot_accuracy(
 ):                               # The axes
     "Accuracy of every tested arm with its 95 % interval over the test rows; the thin line below spans its seeds"
     tested = [(s, s.scores) for s in summaries if s.scores]
-    ax = new_axes(ax, 0.9 + 0.45 * len(tested))
+    ax = new_axes(ax, 1.1 + 0.45 * len(tested))
     for y, (s, scores) in enumerate(tested):
         middle, low, high = (100 * end for end in (scores.accuracy, scores.accuracy_low, scores.accuracy_high))
         color, _, marker = STYLE[s.method]
         ax.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt=marker, color=color, ecolor="black")
         if scores.seeds > 1:
             ax.plot([100 * scores.accuracy_min, 100 * scores.accuracy_max], [y - 0.2] * 2, "|-", color="black", ms=6, lw=1)
-        ax.annotate(f"{middle:.1f}", (middle, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=9)
+        ax.annotate(f"{middle:.1f}", (middle, y), xytext=(0, 7), textcoords="offset points", ha="center")
     ax.set(yticks=range(len(tested)), yticklabels=[s.name for s, _ in tested], ylim=(-0.6, len(tested) - 0.4),
-           xlabel=f"test accuracy, % (n = {tested[0][1].n:,}, 95 % interval)")
+           xlabel=f"test accuracy, %\n(n = {tested[0][1].n:,}, 95 % interval)")
     return ax
 
 # %% ../nbs/engine/reports.ipynb #f54e3a6b
@@ -499,12 +499,13 @@ def _draw_rates(summary: ArmSummary, offset: float, ax):
 @in_our_look
 def plot_rates(summaries: list[ArmSummary], ax=None):
     "Validation accuracy by learning rate: mean of the seeds, 95 % interval over the rows, each seed a small mark"
-    ax = new_axes(ax)
+    ax = new_axes(ax, 4)
     for summary, offset in zip(summaries, np.linspace(0.95, 1.05, len(summaries))): _draw_rates(summary, offset, ax)
     n = max((trial.n for summary in summaries for trial in summary.rates.values()), default=0)
     ax.axvline(ORIGINAL_RATE, color="gray", lw=1, ls=":", label="the original's rate")
     ax.set(xscale="log", xlabel="learning rate (log scale)", ylabel=f"validation accuracy, %\n(n = {n:,}, 95 % interval)")
-    ax.legend()
+    plain_ticks(ax.xaxis)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return ax
 
 # %% ../nbs/engine/reports.ipynb #989a0726
@@ -791,8 +792,7 @@ def write_report(
                          "the report stays as it is")
     figures = draw_results(results)
     for name, figure in figures.items():
-        with write_atomically(folder/f"{name}.png") as path: figure.savefig(path, dpi=120, metadata=dict(Software=None))
-        plt.close(figure)
+        save_picture(figure, folder/f"{name}.png")
     judged = {name: _summary_of(on_other_data(results, name)) for name in other_data(results)}
     summary = _summary_of(results) | (dict(on=judged) if judged else {})
     texts = {"report.md": _page(results, list(figures)),

@@ -184,7 +184,7 @@ def train_method(
     else: choose_trainable(model, method)
     if checkpoints:
         return model, train_safely(model, rows.tokens, rows.tokenizer, settings, method, checkpoints), sha256
-    return model, fine_tune(model, rows.tokens, rows.tokenizer, settings, method), sha256
+    return model, fine_tune(model, rows.tokens, rows.tokenizer, settings, method, live=False), sha256
 
 # %% ../nbs/engine/runs.ipynb #895136d1
 def trial_rates(

@@ -79,6 +79,7 @@ class TrainingSettings:
     weight_decay: float = option(0.01, "AdamW weight decay")
     device: str = option("auto", "auto, cuda, mps or cpu")
     precision: str = option("auto", "auto, fp32, bf16 or fp16")
+    report_to: str = option("none", "tracker that gets the losses too: none, tensorboard, trackio or wandb")
 
 # %% ../nbs/01_settings.ipynb #87591495
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def relevant_settings(
     if method == "bow": keep = rows | fitted | {"bow_reads"} | (SEEN if settings.bow_reads == "seen" else set())
     elif method == "probe": keep = (rows | fitted | encoder | {"eval_batch_size"}) - {"bow_reads"}
     else: keep = set(FIELDS) - {"bow_reads"} - (set() if method == "lora" else lora) - {f"lr_{m}" for m in TRAINED if m != method}
-    keep -= {"profile", "lr_trials", "device", "precision"}     # the precision counts as this machine resolves it
+    keep -= {"profile", "lr_trials", "device", "precision", "report_to"}     # the precision counts as this machine resolves it
     values = public_settings(settings) | dict(pooling=choose_pooling(method, settings))
     as_ever = {name for name in LATER if values[name] == FIRST_VERSION[name]}
     return {name: value for name, value in values.items() if name in keep - as_ever}

@@ -18,13 +18,14 @@ import pandas as pd
 import torch.nn.functional as F
 import torch
 from sklearn.utils.class_weight import compute_class_weight
-from .pictures import STYLE, in_our_look, new_axes
+from .pictures import STYLE, in_our_look, new_axes, plain_ticks
 from .ranges import check_choice
 from .settings import TRAINED, Settings
 from .collation import batches_of, make_collator
 from .metrics import calibrate, score_logits
 from .records import PeakMemory, RunRecord, describe_rows
-from .trainer import autocast, evaluation_order, make_record, make_trainer, read_log, training_cost
+from .trainer import (LiveProgress, autocast, evaluation_order, make_record, make_trainer, read_log,
+                                     training_cost, watched)
 
 # %% ../nbs/07_training.ipynb #dac1a580
 def mean_loss(
@@ -79,6 +80,7 @@ def fine_tune(
     resume_from: str | Path | None = None,  # A whole checkpoint to go on from
     parts: int = 1,          # Pieces of a step
     callbacks=(),            # What else watches the training
+    live: bool | None = None,               # A bar and the losses in the notebook; None: where a person watches
 ) -> RunRecord:
     "Train, keep the epoch with the best validation score in `model`, and tell what happened"
     check_choice("method", method, TRAINED)
@@ -88,12 +90,15 @@ def fine_tune(
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(model, tokens, tokenizer, settings, lr, checkpoints or folder,
                                partial(mean_loss, weights=weights), parts, callbacks)
+        if live := watched() if live is None else live: trainer.add_callback(LiveProgress)
         with PeakMemory(trainer.args.device) as peak:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     history, epochs = read_log(trainer.state.log_history)
     best = max(epochs, key=lambda epoch: epoch[settings.select_by], default={})  # the first of equals, as Trainer does
-    return make_record(method, model, tokens, settings, lr=lr, history=history, epochs=epochs, validation=best,
-                       cost=training_cost(trainer, tokens, peak.bytes, bool(resume_from)))
+    record = make_record(method, model, tokens, settings, lr=lr, history=history, epochs=epochs, validation=best,
+                         cost=training_cost(trainer, tokens, peak.bytes, bool(resume_from)))
+    if live: plot_losses([record])
+    return record
 
 # %% ../nbs/07_training.ipynb #04fae890
 @in_our_look

@@ -7,3 +7,16 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const item of list.children) item.setAttribute("role", "listitem");
   }
 });
+
+// What scrolls sideways shows at its edge that it goes on.
+document.addEventListener("DOMContentLoaded", () => {
+  const look = ({ target: box }) => {
+    box.classList.toggle("more-left", box.scrollLeft > 1);
+    box.classList.toggle("more-right", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  };
+  const watch = new ResizeObserver(entries => entries.forEach(look));
+  for (const box of document.querySelectorAll("article :is(div.cell_output, .pst-scrollable-table-container, .table-wrapper, div.math, pre)")) {
+    box.addEventListener("scroll", look, { passive: true });
+    watch.observe(box);
+  }
+});
