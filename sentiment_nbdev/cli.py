@@ -1,4 +1,4 @@
-"""The lessons as commands: compare, study, report, train, evaluate, predict, merge, push, bench, init.
+"""The lessons as commands: compare, study, report, train, evaluate, predict, suspects, merge, push, bench, init.
 
 Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 
@@ -7,9 +7,9 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'Errors', 'By', 'Show', 'StudyName', 'Vary', 'GridMethods',
-           'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'LEFTOVERS', 'chosen_settings',
-           'seed_list', 'say', 'compare', 'train', 'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'merge',
-           'push', 'init', 'check_launch', 'main']
+           'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'Listed', 'LEFTOVERS',
+           'chosen_settings', 'seed_list', 'say', 'compare', 'train', 'evaluate', 'bench', 'grid', 'study', 'report',
+           'predict', 'suspects', 'merge', 'push', 'init', 'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
 import errno, locale, os, shutil, sys, tempfile, warnings
@@ -349,6 +349,26 @@ def predict(
         else: _print_rows(rows, find_text_column(classifier, rows.column_names, text_column) if file else "text")
         if faulty := sum(map(bool, rows["error"])):
             say(f"warning: {faulty} of {len(rows)} rows have no label, see error")
+
+# %% ../nbs/engine/cli.ipynb #c1dbc061
+Listed = Annotated[Optional[Path], typer.Option("--output", metavar="FILE", parser=_home,
+                                                help="new csv, tsv, jsonl or parquet file for all suspects with their texts")]
+
+@app.command(epilog="Example: sentiment suspects --data my-reviews.csv --output suspects.csv")
+def suspects(
+    profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, max_length: MaxLength = None,
+    set_: Set = None, output: Listed = None):
+    "List rows whose label is probably wrong, judged by the frozen encoder."
+    chosen = chosen_settings(profile, settings, set_, model=model, data=data, max_length=max_length)
+    quiet_libraries()
+    from sentiment_nbdev.suspects import check_suspects_file, suspects_in, write_suspects
+    if output: check_suspects_file(output)
+    table, agreement = suspects_in(chosen)
+    if len(table): print(table.drop(columns="text").head(20).to_string(index=False, float_format="{:.3f}".format))
+    if len(table) > 20: say(f"and {len(table) - 20} more" + "; name a file with --output for all" * (not output))
+    say(f"{len(table)} suspects; the judge agrees with {agreement:.0%} of the labels: read before you correct")
+    if output: write_suspects(table, output)
+    if output: say(f"Wrote {len(table)} rows to {output}")
 
 # %% ../nbs/engine/cli.ipynb #60dd5d42
 @app.command(epilog="Example: sentiment merge runs/lora --out runs/merged")

@@ -158,10 +158,12 @@ def _pack_ids(model, args, kwargs):
 
 # %% ../nbs/engine/fast_path.ipynb #ae6fadc8
 def _unpack_outputs(layers, args, kwargs, outputs):
-    "A hook behind the layers: what comes out is a rectangle again"
+    "A hook behind the layers: what comes out is a rectangle again, and so is the mask for the hooks after this one"
     mask = kwargs["attention_mask"]
     packing = mask if isinstance(mask, Packing) else mask["full_attention"]
+    real = torch.ones_like(outputs.last_hidden_state[..., :1])
     outputs["last_hidden_state"] = unpack(outputs.last_hidden_state, packing)
+    kwargs["attention_mask"] = unpack(real, packing)[..., 0]
     return outputs
 
 def skips_padding(
@@ -216,7 +218,7 @@ def skip_padding(
     whole.set_attn_implementation("packed")
     layers = base if kind == "modernbert" else base.transformer if kind == "distilbert" else base.encoder
     layers.register_forward_pre_hook(_pack_ids if kind == "modernbert" else _pack_vectors, with_kwargs=True)
-    layers.register_forward_hook(_unpack_outputs, with_kwargs=True)
+    layers.register_forward_hook(_unpack_outputs, with_kwargs=True, prepend=True) # before a hook that pools
     return model
 
 # %% ../nbs/engine/fast_path.ipynb #5a8fef9c

@@ -1,4 +1,5 @@
 """A head that reads the mean over the tokens: kept by every way of saving, and refused by programs that would read something else."""
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, ModernBertConfig, RobertaConfig
 from sentiment_nbdev.cli import main
+from sentiment_nbdev.fast_path import make_quick, skips_padding
 from sentiment_nbdev.models import load_encoder, pool_mean
 from sentiment_nbdev.prediction import Classifier
 from sentiment_nbdev.runs import prepare_rows, train_and_save
@@ -52,8 +54,11 @@ def test_a_mean_pooled_model_is_merged_with_the_same_answers(tmp_path):
     assert np.allclose(*answers, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [BertConfig(**TINY), RobertaConfig(**TINY), ModernBertConfig(**TINY, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
-                                    DistilBertConfig(dim=16, n_layers=3, n_heads=2, hidden_dim=16, vocab_size=50)], ids=lambda c: c.model_type)
+FAMILIES = [BertConfig(**TINY), RobertaConfig(**TINY), ModernBertConfig(**TINY, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
+            DistilBertConfig(dim=16, n_layers=3, n_heads=2, hidden_dim=16, vocab_size=50)]
+
+
+@pytest.mark.parametrize("config", FAMILIES, ids=lambda c: c.model_type)
 def test_the_first_place_holds_the_mean_in_every_family(config):
     model = AutoModelForSequenceClassification.from_config(config).eval()
     ids, mask = torch.randint(5, 50, (2, 7)), torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
@@ -64,3 +69,14 @@ def test_the_first_place_holds_the_mean_in_every_family(config):
         assert torch.allclose(pooled.last_hidden_state[:, 0], mean, atol=1e-6)
         assert torch.isfinite(model(input_ids=ids, attention_mask=mask).logits).all()
     if config.model_type == "bert": assert torch.allclose(pooled.pooler_output, mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("config", FAMILIES, ids=lambda c: c.model_type)
+def test_the_fast_path_takes_the_mean_over_the_same_tokens(config):
+    "ModernBERT is packed as a whole, so its hook that unpacks must come before the one that pools"
+    model = pool_mean(AutoModelForSequenceClassification.from_config(copy.deepcopy(config))).eval()
+    ids, mask = torch.randint(5, 50, (2, 7)), torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    with torch.no_grad():
+        plain = model(input_ids=ids, attention_mask=mask).logits
+        quick = make_quick(model, replace(SMALL, padding_free="on"))
+        assert skips_padding(quick) and torch.allclose(quick(input_ids=ids, attention_mask=mask).logits, plain, atol=1e-5)
