@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, Json, Value
 from datasets.table import table_cast
-from .files import InputError, as_path, csv_rows, unreadable
+from .files import (MARKS, InputError, as_path, check_kind, csv_rows, open_bytes, open_text, separator,
+                                   table_kind, text_encoding, unreadable)
 
 # %% ../nbs/engine/readers.ipynb #62efee93
 def reason(
@@ -69,10 +70,11 @@ def _is_utf8(line: bytes) -> bool:
 def _lines(path: Path, newline: str | None = None, errors: str = "strict") -> Iterator[str]:
     "The lines of a text file"
     try:
-        with path.open(encoding="utf-8-sig", newline=newline, errors=errors) as file: yield from file
+        with open_text(path, errors, newline) as file:
+            for number, line in enumerate(file): yield line if number else line.removeprefix("\ufeff")
     except UnicodeDecodeError:
-        with path.open("rb") as file: bad = next(n for n, line in enumerate(file, 1) if not _is_utf8(line))
-        raise unreadable(path, f"line {bad} is not utf-8", "save it as UTF-8 text") from None
+        with open_bytes(path) as file: bad = next((n for n, line in enumerate(file, 1) if not _is_utf8(line)), 1)
+        raise unreadable(path, f"line {bad} is not {text_encoding(path)}", "save it as UTF-8 text") from None
 
 # %% ../nbs/engine/readers.ipynb #b342dc86
 def _chunks(rows: Iterator) -> Iterator[list]:
@@ -87,10 +89,8 @@ def _txt_tables(path: Path) -> Iterator[pa.Table]:
 def _csv_columns(path: Path, cells: list[str]) -> list[str]:
     "The names of the columns, from the cells of the header"
     if "\0" in "".join(cells): raise unreadable(path, "its header holds zero bytes, as UTF-16 does", "save it as UTF-8 text")
-    for mark, name in {";": "';'", "\t": "a tab", "|": "'|'"}.items():
-        if len(cells) == 1 and mark in cells[0]:
-            raise unreadable(path, f"its columns are separated by {name}", "save it with commas, or with tabs as .tsv")
-    columns = [cell or (f"Unnamed: {n}" if n else "") for n, cell in enumerate(cells)] # pandas leaves its index without a name
+    if cells[0].startswith("sep="): raise unreadable(path, "its first line is no header", "remove this line")
+    columns = [cell.strip() or (f"Unnamed: {n}" if n else "") for n, cell in enumerate(cells)] # pandas leaves its index without a name
     for name in columns:
         if columns.count(name) > 1: raise unreadable(path, f"two columns have the name {name!r}", "rename one")
     return columns
@@ -98,14 +98,14 @@ def _csv_columns(path: Path, cells: list[str]) -> list[str]:
 # %% ../nbs/engine/readers.ipynb #acf4080b
 def _csv_tables(path: Path) -> Iterator[pa.Table]:
     "Every cell as the text that stands there"
-    delimiter, name = ("\t", "tab") if path.suffix.lower() == ".tsv" else (",", "comma")
-    rows = csv_rows(path, _lines(path, newline=""), delimiter)
+    mark = separator(path)
+    rows = csv_rows(path, _lines(path, newline=""), mark)
     columns = _csv_columns(path, next(rows, (1, "", [""]))[2])
     for chunk in _chunks(rows):
         for line, _, cells in chunk:
             if len(cells) > len(columns):
                 reason = f"line {line} has {len(cells)} cells, the header {len(columns)}"
-                raise unreadable(path, reason, f"quote texts that hold a {name}")
+                raise unreadable(path, reason, f"quote texts that hold {MARKS[mark]}")
             cells += [""] * (len(columns) - len(cells))
         values = zip(*(cells for *_, cells in chunk))
         yield pa.table([pa.array(column, pa.string()) for column in values], names=columns)
@@ -127,7 +127,7 @@ def _json_object(path: Path, place: str, line: str) -> dict:
 
 # %% ../nbs/engine/readers.ipynb #b5b49936
 def _json_rows(path: Path) -> Iterator[dict]:
-    "The objects of a jsonl file, or of a file that is one JSON array"
+    "The objects of a file with one per line, or of a file that is one JSON array"
     rows, broken = 0, 0
     for number, line in enumerate(_lines(path, errors="surrogateescape"), 1):
         if number == 1 and line.lstrip().startswith("["):
@@ -193,18 +193,26 @@ def _gather(tables: Iterator[pa.Table], cache: str | None) -> Dataset:
         for table in chain([first], tables): writer.write_table(table)
     return Dataset.from_file(name)
 
+# %% ../nbs/engine/readers.ipynb #005991d8
+def _understood(path: Path) -> str:
+    "How a csv or text file was read, when it is no csv with commas, no tsv with tabs, or not UTF-8"
+    kind, notes = table_kind(path), []
+    if kind == ".csv" and separator(path) != ",": notes.append(f"{MARKS[separator(path)]} between the cells")
+    if (encoding := text_encoding(path)) != "utf-8": notes.append(encoding)
+    return " and ".join(notes)
+
 # %% ../nbs/engine/readers.ipynb #ac6dac78
 def read_rows(
-    path: str | Path,         # One csv, tsv, jsonl, parquet or txt file (txt: one text per line)
+    path: str | Path,         # One csv, tsv, json, jsonl, parquet or txt file (txt: one text per line), or one of them and .gz
     cache: str | None = None, # A folder to keep the rows in, for files larger than memory
-) -> Dataset:                 # All its columns, in the file's order
+) -> Dataset:                 # All its columns, in the file's order; info.description says what was understood by itself
     "The rows of one file"
     path = local_path(path)
-    kind = path.suffix.lower()
     if not os.path.isfile(path): raise InputError(f"no file {path}: check the path")
-    if kind not in READERS: raise InputError(f"cannot read {path}: its name must end in {', '.join(READERS)}")
+    check_kind(path)
     with reading(str(path), "repair the file, or save it again"):
         if not path.stat().st_size: raise unreadable(path, "it is empty", "add rows")
-        rows = _gather(READERS[kind](path), cache)
+        rows = _gather(READERS[table_kind(path)](path), cache)
     if not len(rows): raise unreadable(path, "it has no rows", "add rows")
+    rows.info.description = _understood(path)
     return rows
