@@ -227,7 +227,7 @@ def _is_western(words: list[str]) -> bool:
     "Whether words have plain letters, too, and beside them letters and typographer's marks rather than other signs"
     text = "".join(words)
     letters, others = [c for c in text if c.isalpha()], [c for c in text if not c.isascii()]
-    likely = sum(c.isalpha() or c in "’‘‚“”„«»–—…€°´¿¡" for c in others)
+    likely = sum(c.isalpha() or c in "’‘“”„«»–—…€°´¿¡" for c in others)
     return sum(c.isascii() for c in letters) > 0.3 * len(letters) and likely > 0.8 * len(others)
 
 def text_encoding(
@@ -340,6 +340,7 @@ def _json_records(file):
         if not isinstance(values, dict): raise ValueError(f"line {number} is no object in braces")
         yield line, values
 
+# %% ../nbs/engine/files.ipynb #cc0e10c0
 def _text_records(file):
     "(line as written, its text) of a txt file"
     for line in file: yield line, dict(text=line.rstrip("\r\n").removeprefix("\ufeff"))

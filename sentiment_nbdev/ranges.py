@@ -16,7 +16,7 @@ from .files import InputError
 CHOICES = dict(truncation_side=("left", "right", "middle"),
                sampling=("group_by_length", "random"), eval_order=("by_length", "as_given"),
                device=("auto", "cuda", "mps", "cpu"), precision=("auto", "fp32", "bf16", "fp16"),
-               pooling=("auto", "mean", "cls"), bow_reads=("seen", "whole"),
+               pooling=("auto", "mean", "cls"), bow_reads=("seen", "whole"), on_bad_rows=("stop", "skip"),
                padding_free=("auto", "on", "off"), quick_dropout=("auto", "on", "off"),
                optimizer=("adamw_torch_fused", "adamw_torch"), lora_scaling=("alpha/r", "alpha/sqrt(r)"),
                profile=("embedded", "imdb", "original"))
