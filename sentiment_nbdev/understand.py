@@ -78,7 +78,8 @@ def fit_labels(
 def _too_few(part: str, n: int, named: dict[str, int]) -> str:
     "Why n rows are not enough"
     if not named: return f"{part} has {n} rows, too few for training, validation and test: add rows"
-    asked, flags = " + ".join(f"{want} for {split}" for split, want in named.items()), " or ".join(f"--n-{split}" for split in named)
+    asked = " + ".join(f"{want} for {split}" for split, want in named.items())
+    flags = " or ".join(f"--n-{split}" for split in named)
     return f"{part} has {n} rows, but {asked} are asked and others are needed, too: lower {flags}"
 
 def fit_sizes(
@@ -155,7 +156,8 @@ def understand(
     skipped = _skipped(source, settings)
     if skipped: said.append(f"{len(skipped)} of {sum(map(len, source.values()))} rows skipped, the first: {skipped[0]['reason']}")
     counts = Counter(row["part"] for row in skipped)
-    sizes: dict[str, Any] = fit_sizes({part: len(rows) - counts[part] for part, rows in source.items()}, settings, named, tuple(used))
+    usable = {part: len(rows) - counts[part] for part, rows in source.items()}
+    sizes: dict[str, Any] = fit_sizes(usable, settings, named, tuple(used))
     shown = [f"{sizes[f'n_{split}']:,} for {split}" for split in SPLITS if f"n_{split}" in sizes]
     if shown: said.append(f"rows: {', '.join(shown)}")
     return Understood(replace(settings, **sizes), "; ".join([*sorted(notes), *said]), skipped)
