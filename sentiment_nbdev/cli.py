@@ -8,8 +8,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'Errors', 'By', 'Show', 'StudyName', 'Vary', 'GridMethods',
            'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'Listed', 'LEFTOVERS',
-           'chosen_settings', 'seed_list', 'say', 'compare', 'train', 'evaluate', 'bench', 'grid', 'study', 'report',
-           'predict', 'suspects', 'merge', 'push', 'init', 'check_launch', 'main']
+           'chosen_settings', 'seed_list', 'say', 'fitting_settings', 'write_skipped', 'compare', 'train', 'evaluate',
+           'bench', 'grid', 'study', 'report', 'predict', 'suspects', 'merge', 'push', 'init', 'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
 import errno, locale, os, shutil, sys, tempfile, warnings
@@ -17,7 +17,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .files import SEEN, InputError, Interrupted, check_folder, check_output, process_place, read_seen, shown_value
+from .files import (SEEN, InputError, Interrupted, check_folder, check_output, process_place, read_seen,
+                                   shown_value, write_atomically, write_table)
 from .settings import (COMPARED, FIELDS, RowSettings, Settings, change_settings, choose_device,
                                       parse_value, profile_settings, quiet_libraries)
 from .ini import load_settings, write_settings
@@ -95,6 +96,36 @@ def say(line: str = ""):
     "Progress goes to stderr, so that stdout holds results only"
     print(line, file=sys.stderr, flush=True)
 
+# %% ../nbs/engine/cli.ipynb #9c882e8c
+def fitting_settings(
+    profile: str | None,
+    file: Path | None,               # The settings file
+    assignments: list | None = None, # --set name=value
+    base: Settings | None = None,    # Settings of a saved model, whose classes stay
+    plain: bool = False,
+    splits: tuple = ("train", "validation", "test"), # The splits that are needed
+    **texts,                         # Settings as the person wrote them; None means not given
+):                                   # An `Understood`
+    "Flags to settings that fit the data; says what was found there"
+    chosen = chosen_settings(profile, file, assignments, base, plain, **texts)
+    flags = {name for name, text in texts.items() if text is not None}
+    flags |= {assignment.partition("=")[0].strip() for assignment in assignments or []}
+    quiet_libraries()
+    from sentiment_nbdev.understand import named_settings, understand
+    found = understand(chosen, flags | ({"labels"} if base else named_settings(chosen)), splits)
+    if found.line and not process_place()[0]: say(f"{chosen.data}: {found.line}")
+    return found
+
+def write_skipped(
+    rows: tuple, # Dicts, from `understand`
+    out: Path,   # The folder of the result; the file stands beside it
+):
+    "Write the rows that were skipped as csv"
+    if not rows: return
+    path = out.with_name(f"{out.name}-skipped.csv")
+    with write_atomically(path) as temporary: write_table(rows, [*rows[0]], temporary, ".csv")
+    say(f"Wrote {len(rows)} skipped rows to {path}")
+
 # %% ../nbs/engine/cli.ipynb #5cbe85b0
 @app.command(epilog="Example: sentiment compare --methods lora,full --n-train 200 --seeds 0,1,2")
 def compare(
@@ -105,17 +136,17 @@ def compare(
     plain: Plain = False, set_: Set = None, out: _out_flag("runs/compare-PROFILE") = None):
     "Run several methods on the same rows: table, picture, report and records."
     first, *others = seed_list(seeds)
-    chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
+    found = fitting_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs, seed=first)
-    names = [part.strip() for part in methods.split(",") if part.strip()]
+    chosen, names = found.settings, [part.strip() for part in methods.split(",") if part.strip()]
     seeds = (chosen.seed, *(parse_value("seed", str(seed)) for seed in others))
-    quiet_libraries()
     from sentiment_nbdev.comparison import compare as run
     from sentiment_nbdev.reports import read_results
     out = out or Path("runs")/f"compare-{chosen.profile}"
     report = run(chosen, out, tuple(names), seeds, say)
     print(report)
     say(f"Wrote report.md, table.csv, comparison.png, summary.json, records and models to {out}")
+    write_skipped(found.skipped, out)
     failed = [record for record in read_results(out).records if record.status == "failed"]
     if failed:
         raise InputError(f"{len(failed)} runs failed ({failed[0].error}): the report holds the others; with more memory, "
@@ -130,16 +161,16 @@ def train(
     max_length: MaxLength = None, epochs: Epochs = None, seed: Seeds = None,
     plain: Plain = False, set_: Set = None, resume: Resume = False, out: _out_flag("runs/METHOD") = None):
     "Train one method and save the model with its record."
-    chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
-                             n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs, seed=seed)
     out = check_folder(out or Path("runs")/method)
-    quiet_libraries()
+    found = fitting_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
+                             n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs, seed=seed)
     from sentiment_nbdev.runs import train_and_save
-    test = train_and_save(method, chosen, out, resume).test
+    test = train_and_save(method, found.settings, out, resume, found.line).test
     if not test: return                                  # one of several processes, and not the first
     interval = f"{test['accuracy_low']:.1%} to {test['accuracy_high']:.1%}"
     print(f"{method}: test accuracy {test['accuracy']:.1%} (95 % interval {interval}, n = {test['n']})")
     say(f"Saved to {out}")
+    write_skipped(found.skipped, out)
 
 # %% ../nbs/engine/cli.ipynb #c7e892e7
 Saved = Annotated[Path, typer.Argument(metavar="MODEL", parser=_home,
@@ -168,7 +199,7 @@ def evaluate(
     from sentiment_nbdev.prediction import Classifier, score_classifier
     if errors: check_mistakes_file(errors)
     classifier = Classifier.load(folder, base=base)
-    chosen = chosen_settings(profile, settings, set_, classifier.settings, data=data, n_test=n_test)
+    chosen = fitting_settings(profile, settings, set_, classifier.settings, splits=("test",), data=data, n_test=n_test).settings
     analysis = analyse_errors(classifier, chosen, by) if errors or by or show else None
     scores = analysis.scores if analysis else score_classifier(classifier, chosen)
     for name, value in scores.items(): print(f"{name:14} {value:.4g}")
@@ -191,12 +222,11 @@ def bench(
                                        show_default="the encoder's own", metavar="")] = "",
     set_: Set = None, out: _out_flag("runs/bench") = Path("runs/bench")):
     "Measure the fast path beside the plain recipe: tokens per second, padding, memory, share of the peak."
-    chosen = chosen_settings(profile, settings, set_, model=model, data=data, n_train=n_train, max_length=max_length)
     names, measures = ([part.strip() for part in text.split(",") if part.strip()] for text in (methods, measure))
-    quiet_libraries()
     from sentiment_nbdev.runs import prepare_rows
     from sentiment_nbdev.bench import bench as run, check_bench
     check_bench(names, measures, shape)
+    chosen = fitting_settings(profile, settings, set_, model=model, data=data, n_train=n_train, max_length=max_length).settings
     print(run(chosen, prepare_rows(chosen), out, names, measures, rounds, steps, shape, say))
     say(f"Wrote {', '.join(f'{name}.json' for name in measures)} to {out}")
 
@@ -277,15 +307,16 @@ def study(
     threads: Threads = None, retry: Retry = False, out: _out_flag("results/NAME") = None):
     "Work on a grid of runs, alone or beside others; what is done stays done."
     named = [parse_value("seed", seed) for seed in seed_list(seeds) if seed]
-    chosen = chosen_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
+    found = fitting_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs,
                              seed=str(named[0]) if named else None)
     quiet_libraries(terminal=False)
     from sentiment_nbdev.study import PLAN, SOURCE
     out = check_folder(out or Path("results")/(SOURCE.get(name, name) + "-quick" * quick), mark=PLAN)
-    chosen = _portable(chosen, threads, out)
+    chosen = _portable(found.settings, threads, out)
     plan = _planned_study(name, chosen, out, tuple(named), vary or [], methods, points, quick, n_test is None)
     _work_on(plan, out, ctx.obj, retry, list_, run)
+    if not list_: write_skipped(found.skipped, out)
 
 # %% ../nbs/engine/cli.ipynb #b4eb1dc1
 @app.command(epilog="Example: sentiment report results/verdict")
@@ -313,11 +344,20 @@ def _texts(texts: list[str], source: str | None) -> list[str]:
     if not lines: raise InputError("no text given: give one or more texts, or a file with --input")
     return lines
 
+def _say_columns(classifier, names: list[str], file: Path, asked: str | None) -> str:
+    "The column of the texts; says which it is when nobody named it, and how the answers are called when their names were taken"
+    from sentiment_nbdev.answers import ANSWER, find_text_column
+    column = find_text_column(classifier, names, asked)
+    if column not in ("text", asked, classifier.settings.text_column): say(f"{file}: texts in the column {column!r}")
+    if names[-3:] != [*ANSWER]: say(f"{file} has answers already: the new ones are in {', '.join(names[-3:])}")
+    return column
+
 def _print_rows(rows, column: str):
     "One line per row: label, probability and text, separated by tabs"
+    predicted, probability, error = rows.column_names[-3:]
     for row in rows:
-        answer, text = row["predicted"] or f"error: {row['error']}", " ".join(str(row[column]).split())
-        print(answer, f"{row['probability']:.3f}", text, sep="\t")
+        answer, text = row[predicted] or f"error: {row[error]}", " ".join(str(row[column]).split())
+        print(answer, f"{row[probability]:.3f}", text, sep="\t")
 
 # %% ../nbs/engine/cli.ipynb #1c87d333
 TextColumn = Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].metadata["help"], metavar="",
@@ -330,14 +370,14 @@ def predict(
                                                          help="texts to label; - reads lines from standard input; write -- "
                                                               "before a text that begins with -")] = None,
     source: Annotated[Optional[str], typer.Option("--input", metavar="FILE",
-                                                  help="csv, tsv, jsonl, parquet or txt file, or -")] = None,
+                                                  help="csv, tsv, json, jsonl, parquet or txt file (or .gz), or -")] = None,
     output: Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE",
                                                     parser=_home)] = None,
     text_column: TextColumn = None, base: Base = None):
     "Label texts: given as arguments, in a file, or line by line on standard input."
     if texts and source: raise InputError("both texts and --input given: give one of them")
     quiet_libraries()
-    from sentiment_nbdev.answers import find_text_column, label_texts, predict_file, write_rows
+    from sentiment_nbdev.answers import label_texts, predict_file, write_rows
     from sentiment_nbdev.prediction import Classifier
     file = _home(source) if source and source != "-" else None
     if output: check_output(output, file)
@@ -345,9 +385,10 @@ def predict(
     with tempfile.TemporaryDirectory() as cache:
         if file: rows = predict_file(classifier, file, text_column, cache)
         else: rows = label_texts(classifier, _texts(texts or [], source))
+        column = _say_columns(classifier, rows.column_names, file, text_column) if file else "text"
         if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output, file)}")
-        else: _print_rows(rows, find_text_column(classifier, rows.column_names, text_column) if file else "text")
-        if faulty := sum(map(bool, rows["error"])):
+        else: _print_rows(rows, column)
+        if faulty := sum(map(bool, rows[rows.column_names[-1]])):
             say(f"warning: {faulty} of {len(rows)} rows have no label, see error")
 
 # %% ../nbs/engine/cli.ipynb #c1dbc061
@@ -451,8 +492,14 @@ def _plain_words(error: Exception) -> str:
     return message if lost else ""
 
 # %% ../nbs/engine/cli.ipynb #c83caba6
-def _warn(message, category, *_, **__):
-    if issubclass(category, UserWarning): say("warning: " + " ".join(str(message).split()))
+def _warner():
+    "Shows each warning of ours once, in one line"
+    said = set()
+    def warn(message, category, *_, **__):
+        line = "warning: " + " ".join(str(message).split())
+        if issubclass(category, UserWarning) and line not in said: say(line)
+        said.add(line)
+    return warn
 
 def _prepare_process():
     "Files and names are UTF-8 whatever the locale says, what a terminal cannot show is replaced, no plot waits for a window"
@@ -477,7 +524,7 @@ def main(
     if arguments is None: _prepare_process()
     arguments, problem, code = list(sys.argv[1:] if arguments is None else arguments), "", 2
     with warnings.catch_warnings():
-        warnings.showwarning = _warn
+        warnings.showwarning = _warner()
         warnings.simplefilter("default", UserWarning)    # PYTHONWARNINGS=error must not end a training
         try:
             check_launch(arguments)

@@ -84,6 +84,7 @@ class RunRecord:
     status: str = "done"   # done, diverged (the loss became infinite) or failed (see error)
     error: str = ""        # What stopped a failed run
     others: dict = field(default_factory=dict)      # Name of further data: metrics on its test rows, and `correct` as above
+    understood: str = ""   # Of the data, what nobody had named and the file said
 
 # %% ../nbs/engine/records.ipynb #3f4b5260
 def public_settings(
@@ -97,7 +98,7 @@ def public_settings(
 
 # %% ../nbs/engine/records.ipynb #cb0c7a1c
 FIRST_VERSION = dict(warmup=0.0, lora_scaling="alpha/r", pooling="cls", bow_reads="whole", train_seed=0, group_column="",
-                     also_test=(), class_weights="none", select_by="accuracy", patience=0)
+                     also_test=(), on_bad_rows="stop", class_weights="none", select_by="accuracy", patience=0)
 # what runs did before these were settings
 
 def written_settings(

@@ -268,6 +268,7 @@ def train_and_save(
     settings: Settings,
     out: str | Path,      # Folder for model and record; checkpoints stand in `OUT-checkpoints` meanwhile
     resume: bool = False, # Go on with an interrupted training
+    understood: str = "", # What was found in the data and not named, for the record
 ) -> RunRecord:           # Complete, test metrics included
     "Train one method so that it may be interrupted, save the model and its record"
     check_choice("method", method, METHODS[1:])          # a bag of words is not kept
@@ -278,7 +279,7 @@ def train_and_save(
     with folder_lock(out):
         try:
             if method != "probe": open_run(kept, run_plan(method, rows.tokens, settings), resume)
-            record = run_method(method, rows, settings, out, kept)
+            record = replace(run_method(method, rows, settings, out, kept), understood=understood)
             write_record(record, out/"record.json")
             shutil.rmtree(kept, ignore_errors=True)
             return record

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 import datasets
-from datasets import ClassLabel, Dataset, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, concatenate_datasets, load_dataset, load_from_disk
 from datasets.packaged_modules.cache.cache import Cache
 from datasets.data_files import sanitize_patterns
 from huggingface_hub import HfApi, metadata_load, try_to_load_from_cache
@@ -24,7 +24,7 @@ from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, Repo
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NEXT_WORDS
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED_WORDS
-from .files import InputError, file_sha256
+from .files import InputError, file_sha256, table_kind
 from .settings import FIELDS, Settings
 from .corpus import LABELS, corpus_rows
 from .readers import READERS, local_path, read_rows, reading, reason
@@ -38,12 +38,15 @@ def _data_files(folder: Path) -> list[Path]:
     "The data files of a folder, relative to it, without hidden ones and those of the system"
     suffixes = (".csv", ".tsv", ".jsonl", ".parquet")
     with reading(str(folder), "give a folder with nothing but data files"):
-        files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes]
+        files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if table_kind(path) in suffixes]
     files = [path for path in files if not any(part.startswith((".", "__", "~$")) for part in path.parts)]
     files = [path for path in files if not os.path.isdir(folder/path)]
     if lost := [path for path in files if not os.path.isfile(folder/path)]:   # part of the rows would be missing
         raise InputError(f"{folder/lost[0]} is no file, or a link to one that is not there: bring it back, or remove it")
-    kinds = sorted({path.suffix.lower() for path in files})
+    files = [path for path in files if path.suffix.lower() != ".json"] or files # beside others it is about them
+    twice = [path for path in files if path.suffix.lower() == ".gz" and path.with_suffix("") in files]
+    if twice: raise InputError(f"{folder/twice[0]} is also there unpacked: keep one of the two")
+    kinds = sorted({table_kind(path) for path in files})
     if len(kinds) == 1: return files
     raise InputError(f"{folder} holds {' and '.join(kinds) or 'no csv, tsv, jsonl or parquet'} files: give a folder of one kind")
 
@@ -81,6 +84,12 @@ def _split_files(folder: Path) -> dict[str, list[Path]]:
     return {split: files for split, files in splits.items() if files}
 
 # %% ../nbs/engine/sources.ipynb #7254312e
+def _named_splits(name: str | Path, splits) -> dict[str, Dataset]:
+    "Splits under our words for them; two that mean the same are refused"
+    named = {SPLIT_WORDS.get(split, split): rows for split, rows in splits.items()}
+    if len(named) == len(splits): return named
+    raise InputError(f"two of the splits {', '.join(splits)} of {name} mean the same: keep one of the two")
+
 def _joined(parts: dict[Path, Dataset]) -> Dataset:
     "The rows of the files of one split"
     (first, rows), *others = parts.items()
@@ -92,11 +101,17 @@ def _joined(parts: dict[Path, Dataset]) -> Dataset:
         return concatenate_datasets([part.select_columns(rows.column_names) for part in parts.values()])
 
 # %% ../nbs/engine/sources.ipynb #af38938e
+def _saved_splits(folder: Path) -> dict[str, Dataset]:
+    "What `save_to_disk` of the library datasets left in a folder; a data set without splits is train"
+    with reading(str(folder), "save the data set again"): saved = load_from_disk(str(folder))
+    return _named_splits(folder, saved) if isinstance(saved, dict) else dict(train=saved)
+
 def read_folder(
-    folder: str | Path,  # Holds csv, tsv, jsonl or parquet files, all of one kind
+    folder: str | Path,  # Holds csv, tsv, json, jsonl or parquet files, all of one kind, or what `save_to_disk` wrote
 ) -> dict[str, Dataset]: # Split name -> rows
     "The splits of a folder, told apart by the names of its files"
     folder = local_path(folder)
+    if any((folder/name).is_file() for name in ("dataset_dict.json", "state.json")): return _saved_splits(folder)
     splits = _declared_files(folder) or _split_files(folder)
     for split, files in splits.items():
         if not files:
@@ -109,7 +124,7 @@ def looks_like_path(
 ) -> bool:     # True when it cannot be a hub name
     "Whether a name can only mean a file or a folder"
     return (name.startswith((".", "~", "/")) or name.endswith("/") or "\\" in name or os.path.isabs(name)
-            or name.count("/") > 1 or len(name) > 200 or Path(name).suffix.lower() in READERS)
+            or name.count("/") > 1 or len(name) > 200 or table_kind(name) in READERS)
 
 # %% ../nbs/engine/sources.ipynb #20749506
 def hub_cached(
@@ -168,10 +183,10 @@ def _read_hub(
     check_hub(name, "dataset", revision)
     with reading(f"the hub data set {name!r}", REMEDIES["dataset"]):
         copy = hub_cached(name, "dataset", revision)
-        if not copy: return dict(load_dataset(name, revision=revision or None))
+        if not copy: return _named_splits(name, load_dataset(name, revision=revision or None))
         config, version, commit = copy.parts[-3:]
         cache = Cache(repo_id=name, dataset_name=name.split("/")[-1], config_name=config, version=version, hash=commit)
-        return dict(cache.as_dataset())
+        return _named_splits(name, cache.as_dataset())
 
 # %% ../nbs/engine/sources.ipynb #e0982a1d
 def _corpus(split: str) -> Dataset:

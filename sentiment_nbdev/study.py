@@ -41,7 +41,8 @@ from .runs import Rows, open_tests, prepare_rows, run_bow, save_run, train_metho
 # %% ../nbs/engine/study.ipynb #ced33fbb
 SEEN = {"model", "revision", "max_length", "truncation_side"}   # what decides which part of a text is read
 # younger than the first ids: they count where they change something
-LATER = ("pooling", "bow_reads", "train_seed", "group_column", "also_test", "class_weights", "select_by", "patience")
+LATER = ("pooling", "bow_reads", "train_seed", "group_column", "also_test", "on_bad_rows",
+         "class_weights", "select_by", "patience")
 
 def relevant_settings(
     method: str,        # bow, probe, bitfit, last2, lora or full

@@ -9,7 +9,7 @@ from sentiment_nbdev.prediction import Classifier
 
 SMALL = ["--n-train", 16, "--n-test", 12, "--max-length", 16, "--epochs", 1, "--n-validation", 12]
 CSV = dict(
-    no_text=("review,label\n" + "a joy,POS\n" * 4, "no column 'text'"),
+    no_text=("remark,label\n" + "a joy,POS\n" * 4, "no column 'text'"),
     maybe=("text,label\n" + "a joy,POS\n" * 3 + "so so,maybe\n", "label 'maybe'"),
     empty_text=("text,label\na joy,POS\n,NEG\nfine,POS\nbad,NEG\n", "the text is empty"))
 

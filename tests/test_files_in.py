@@ -1,5 +1,5 @@
 """Files and folders as people have them: the right rows, or one line that names the remedy."""
-import json, tempfile, warnings
+import gzip, json, tempfile, warnings
 from pathlib import Path
 
 import pandas as pd
@@ -158,7 +158,6 @@ def test_files_without_a_split_beside_files_with_one(tmp_path):
     ({"train1.csv": table("a"), "train2.csv": b"id,text\n1,x\n"}, "train2.csv has the columns id, text, but "),
     ({"train.csv": table("a"), "test.csv": b""}, "test.csv (it is empty): add rows"),
     ({"train.csv": table("a"), "test.csv": b"text,label\n"}, "test.csv (it has no rows): add rows"),
-    ({"train.csv": table("a"), "test.csv": b"text;label\nx;POS\n"}, "test.csv (its columns are separated by ';')"),
     ({"train_test.csv": table("a")}, "train_test.csv says test and train: rename it"),
     ({"train.csv": table("a"), "test.csv": table("b"), "val.csv": table("c"), "dev.csv": table("d")}, "val.csv both mean validation: keep one"),
     ({"train.csv": table("a"), "test.csv": table("b"), "eval/a.csv": table("c"), "valid/a.csv": table("d")}, "both mean validation: keep one"),
@@ -183,13 +182,14 @@ def test_columns_in_another_order_are_the_same_columns(tmp_path):
 # ---- files that cannot be read, and what helps
 
 @pytest.mark.parametrize("name, content, words", [
-    ("a.csv", b"text;label\na film, long;POS\n", "its columns are separated by ';'): save it with commas"),
-    ("a.csv", b"text\tlabel\na\tPOS\n", "its columns are separated by a tab): save it with commas"),
-    ("a.csv", b"text|label\na|POS\n", "its columns are separated by '|'): save it with commas"),
-    ("a.csv", b"sep=;\ntext;label\n", "its columns are separated by ';'"),
-    ("a.csv", "text,label\nä,POS\n".encode("utf-16"), "line 1 is not utf-8): save it as UTF-8"),
+    ("a.csv", b"text;label\na film; long;POS\n", "line 2 has 3 cells, the header 2): quote texts that hold a semicolon"),
+    ("a.csv", b"sep=;\ntext;label\n", "its first line is no header): remove this line"),
+    ("a.csv", "text,label\nä,POS\n".encode("utf-16")[:-1], "is not utf-16): save it as UTF-8"),
     ("a.csv", "text,label\na,POS\n".encode("utf-16-le"), "as UTF-16 does): save it as UTF-8"),
-    ("a.csv", b"text,label\nok,POS\n\xe4,POS\n", "line 3 is not utf-8): save it as UTF-8"),
+    ("a.csv", b"text,label\n\xc3\xa4,POS\n\xe4,POS\n", "line 3 is not utf-8): save it as UTF-8"),
+    ("a.csv", "text,label\nок,POS\n".encode("cp1251"), "line 2 is not utf-8): save it as UTF-8"),
+    ("a.csv", "text,label\nωραία,POS\n".encode("cp1253"), "line 2 is not utf-8): save it as UTF-8"),
+    ("a.csv", "text,label\n映画,POS\n".encode("shift_jis"), "line 2 is not utf-8): save it as UTF-8"),
     ("a.csv", b"text,text\nx,y\n", "two columns have the name 'text'): rename one"),
     ("a.csv", b'text,label\n"say "hi" x",POS\n', 'line 2: \',\' expected after \'"\'): double the quotes'),
     ("a.csv", b'text,label\nx,POS\n"y,POS\nz,NEG\n', "line 3: it opens a quote that is never closed): close it"),
@@ -209,7 +209,12 @@ def test_columns_in_another_order_are_the_same_columns(tmp_path):
     ("a.tsv", b'text\tlabel\nok\tPOS\n"Fun\tPOS\nmore\tNEG\n', "line 3: it opens a quote that is never closed"),
     ("a.tsv", b'text\tlabel\nok\tPOS\n"Fun\tPOS\nmore"\tNEG\n', "line 3: it opens a quote that closes in line 4, behind tabs of other rows): double the quotes"),
     ("a.tsv", b'label\ttext\nPOS\t"Fun\nNEG"\tmore\n', "line 2 has 3 cells, the header 2"),
-    ("a.json", b"[]", "its name must end in .csv"),
+    ("a.json", b"[]", "it has no rows"),
+    ("a.json", b'{"text": {"0": "a"}\n', "line 1 is not JSON"),
+    ("a.csv.gz", b"text,label\nx,POS\n", "Not a gzipped file"),
+    ("a.csv.gz", gzip.compress(b"text,label\n" + b"x,POS\n"*99)[:-9], "end-of-stream marker"),
+    ("a.csv.gz", gzip.compress(b"text,label\n"), "it has no rows"),
+    ("a.xlsx", b"PK", "and .gz: save the sheet as CSV"), ("a.zip", b"PK", "and .gz: unpack it first"), ("a.doc", b"x", "and .gz: rename it"),
 ])
 def test_the_remedy_fits(tmp_path, name, content, words):
     (tmp_path/name).write_bytes(content)
@@ -268,7 +273,7 @@ def test_a_row_that_ends_unlike_the_others_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content, changes, words", [
-    (b"text, label\nx,POS\n", {}, "set label_column to one of text, ' label'"),
+    (b"text,'label'\nx,POS\n", {}, "set label_column to one of text, 'label'"),
     (b"text,label\nx,\n", {}, "label '' is not one of NEG, POS: correct or remove the row"),
     (b"text,label\nx,POS\n", dict(text_column="label"), "text_column and label_column are both label"),
     (b"text,label\nx," + b"y"*500 + b"\n", {}, "yyy is not one of NEG, POS"),

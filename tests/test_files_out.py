@@ -104,7 +104,7 @@ def test_another_format_gets_each_value_in_full(place, ending):
         assert row == dict(text="a\rb") | AS_TEXT | numbers | dict(predicted="POS", probability=0.75, error="")
 
 
-@pytest.mark.parametrize("name, content", [("x.csv", b"id,text\n007,a joy\n008,caf\xe9\n009,fine\n010,good\n"), ("x.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n{"text": "b"}\n'),
+@pytest.mark.parametrize("name, content", [("x.csv", b"id,text\n007,a joy\n008,caf\xe9\n009,caf\xc3\xa9\n010,good\n"), ("x.jsonl", b'{"text": "a"}\n{"text": "\\ud800"}\n{"text": "b"}\n'),
                                            ("x.txt", b"one\ntwo \xff\nthree\nfour\nfive\n")])
 def test_a_broken_character_costs_its_row_only(place, name, content):
     (place/name).write_bytes(content)
