@@ -13,8 +13,8 @@ from itertools import count, zip_longest
 from pathlib import Path
 import pyarrow as pa
 from datasets import Dataset, Features, Value
-from .files import (InputError, add_columns, check_output, list_names, shown_text, table_kind, table_parts, table_schema,
-                                   write_atomically, write_table)
+from .files import (InputError, add_columns, check_output, list_names, shown_text, table_kind, table_parts,
+                                   table_schema, write_atomically, write_table)
 from .understand import find_column
 from .loading import text_fault
 from .prediction import Classifier, Prediction
