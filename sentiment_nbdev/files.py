@@ -92,6 +92,9 @@ def as_path(
     if isinstance(value, (str, Path)): return Path(value)
     raise InputError(f"{shown_value(value)} is no name of a file or folder: write a text or a Path")
 
+def _is_utf8(text: str) -> bool: return not any("\ud800" <= character <= "\udfff" for character in text)
+def _is_name(text: str) -> bool: return _is_utf8(text) and "\0" not in text
+
 def check_place(
     path: str | Path, # A file or a folder that shall be written
 ) -> Path:            # The same path
@@ -506,9 +509,6 @@ def shown_text(
 ) -> str | None: # None for nothing
     "A value as text that every file can hold: a broken character becomes a question mark"
     return None if value is None else cell_text(value).encode("utf-8", "replace").decode()
-
-def _is_utf8(text: str) -> bool: return not any("\ud800" <= character <= "\udfff" for character in text)
-def _is_name(text: str) -> bool: return _is_utf8(text) and "\0" not in text
 
 def _kind(value) -> str:
     "The type of a value in a jsonl file, as a column can have it; empty when no column can"

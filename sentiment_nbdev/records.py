@@ -194,7 +194,8 @@ def _check_scores(record: RunRecord):
         if broken := [name for name, value in numbers.items() if not isinstance(value, (int, float))]:
             raise ValueError(f"{broken[0]} is no number")
         if abs(scores["accuracy"] - bits.count("1") / len(bits)) > 1e-4: raise ValueError("its accuracy is not that of its rows")
-    if record.test: record.rows["test"], record.rows["train"], record.settings["seed"], record.parameters["trainable"]
+    whole = {"train", "test"} <= record.rows.keys() and "seed" in record.settings and "trainable" in record.parameters
+    if record.test and not whole: raise ValueError("it lacks its rows, its seed or its count of parameters")
 
 
 # %% ../nbs/engine/records.ipynb #3923322d
