@@ -25,7 +25,9 @@ def reason(
     error: BaseException,
 ) -> str:
     "The first line of what really went wrong, below the wrappers"
-    while below := error.__cause__ or error.__context__: error = below
+    while below := error.__cause__ or error.__context__:
+        if isinstance(below, LookupError): break                 # says no more than the name that was looked up
+        error = below
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 # %% ../nbs/engine/readers.ipynb #c9fcc548

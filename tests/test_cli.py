@@ -83,7 +83,7 @@ def test_damaged_weights(command, saved, tmp_path):
     for kind, name in (("whole", "model.safetensors"), ("adapter", "adapter_model.safetensors")):
         shutil.copytree(saved/kind, tmp_path/kind)
         (tmp_path/kind/name).write_bytes(b"half a file")
-        assert_refused(command("predict", tmp_path/kind, "a joy"), "cannot load", kind)
+        assert_refused(command("predict", tmp_path/kind, "a joy"), "take an intact copy", kind)
 
 
 def test_init_leaves_other_profiles_alone(command, tmp_path):

@@ -117,7 +117,7 @@ def test_a_broken_character_costs_its_row_only(place, name, content):
 
 @pytest.mark.parametrize("name, content, words", [
     ("a.csv", b"text,text\na,b\n", "same name"), ("a.csv", "text\n" .encode() + "é\nè\n".encode("latin-1"), "UTF-8"), ("a.csv", b'text\n"a\n', "cannot read"),
-    ("a.csv", b"text,id\na\n", "saw 1"), ("a.csv", b"review\na\n", "set text_column to one of review"), ("a.csv", b"text,error\na,b\n", "rename it"), ("a.csv", b'"a"b,text\n1,2\n', "cannot read"),
+    ("a.csv", b"text,id\na\n", "saw 1"), ("a.csv", b"remark\na\n", "set text_column to one of remark"), ("a.csv", b'"a"b,text\n1,2\n', "cannot read"),
     ("a.tsv", b'text\tid\n"a\t1\nb"\t2\n', "closes in line 3"), ("a.csv", b"text\na\nb\rc\n", "line 3: it ends unlike others"),
     ("a.jsonl", b"[1]\n", "no object"), ("a.jsonl", b'{"text": "a"\n', "line 1"), ("a.jsonl", b"[" * 100000, "line 1"), ("a.jsonl", b"\n\n", "no rows"), ("a.jsonl", b"{}\n", "no column 'text'"),
     ("a.parquet", b"PAR1", "cannot read"), ("a.xlsx", b"x", "must end in"), ("a.txt", b"", "empty")])

@@ -108,7 +108,7 @@ def test_a_folder_of_its_name_is_no_tracker(settings, tmp_path, monkeypatch):
 
 
 def test_an_unknown_tracker_is_one_line(command):
-    code, _, said = command("train", "full", "--report-to", "paper")
+    code, _, said = command("train", "full", "--set", "report_to=paper")
     assert code == 2 and said.strip().split("\n")[-1].endswith("report_to is 'paper': choose one of none, tensorboard, trackio, wandb")
 
 

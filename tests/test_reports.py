@@ -283,7 +283,7 @@ def test_an_unfinished_study_names_the_command_that_goes_on(tmp_path, name, chan
     flags = dict(zip(words[3:-4:2], words[4:-4:2]))
     named = {flag[2:].replace("-", "_"): value for flag, value in flags.items() if flag not in ("--set", "--points")}
     sets = [value for flag, value in zip(words[3::2], words[4::2]) if flag == "--set"]
-    again = chosen_settings(None, None, sets, **{k: int(v) if v.isdigit() else v for k, v in named.items()})
+    again = chosen_settings(None, None, sets, **{k: int(v) if v.isdigit() and not k.startswith("n_") else v for k, v in named.items()})
     assert plan_study(name, again, plan.base_rates, seeds=(42, 45), points=int(flags.get("--points", 0))) == plan
 
 
