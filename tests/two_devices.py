@@ -125,5 +125,7 @@ def two_devices():
         for method in ("train", "evaluate", "predict"): stack.enter_context(patch.object(Trainer, method, unwatched(getattr(Trainer, method))))
         stack.enter_context(patch("torch.cuda.get_device_name", lambda device=None: "a pretended accelerator"))
         stack.enter_context(patch("torch.cuda.device_count", lambda: 1))
+        stack.enter_context(patch("torch.cuda.reset_peak_memory_stats", lambda device=None: None))
+        stack.enter_context(patch("torch.cuda.max_memory_allocated", lambda device=None: 0))
         stack.enter_context(TwoDevices())
         yield
