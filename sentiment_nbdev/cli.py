@@ -17,7 +17,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .files import (SEEN, InputError, Interrupted, check_folder, check_output, process_place, read_seen,
+from .files import (SEEN, InputError, Interrupted, check_folder, process_place, read_seen,
                                    shown_value, write_atomically, write_table)
 from .settings import (COMPARED, FIELDS, RowSettings, Settings, change_settings, choose_device,
                                       parse_value, profile_settings, quiet_libraries)
@@ -377,10 +377,10 @@ def predict(
     "Label texts: given as arguments, in a file, or line by line on standard input."
     if texts and source: raise InputError("both texts and --input given: give one of them")
     quiet_libraries()
-    from sentiment_nbdev.answers import label_texts, predict_file, write_rows
+    from sentiment_nbdev.answers import check_answers, label_texts, predict_file, write_rows
     from sentiment_nbdev.prediction import Classifier
     file = _home(source) if source and source != "-" else None
-    if output: check_output(output, file)
+    if output: check_answers(output, file)
     classifier = Classifier.load(folder, base=base)
     with tempfile.TemporaryDirectory() as cache:
         if file: rows = predict_file(classifier, file, text_column, cache)

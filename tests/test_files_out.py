@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings as trials, strategies as st
 from sentiment_nbdev.files import InputError
-from sentiment_nbdev.answers import predict_file, write_rows
+from sentiment_nbdev.answers import label_texts, predict_file, write_rows
 from sentiment_nbdev.prediction import Prediction
 from sentiment_nbdev.settings import Settings
 
@@ -186,3 +186,16 @@ def test_a_refusal_of_the_disk_says_where_and_what_helps(command, monkeypatch):
         monkeypatch.setattr(cli, "write_settings", refuse)
         code, out, err = command("init")
         assert (code, out, len(err.splitlines())) == (2, "", 1) and words in err and "Errno" not in err.split("(")[0], err
+
+
+@pytest.mark.parametrize("name, content", [("mine.csv", "day,text\n1,dear diary\n"), ("mine.jsonl", '{"day": 1}\n'), ("mine.txt", "dear diary\n"), ("mine.parquet", "no parquet\n")])
+def test_a_file_of_the_persons_is_not_replaced_by_answers(place, name, content):
+    (place/name).write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match="holds no answers"): write_rows(label_texts(Critic(), ["a joy"]), place/name)
+    assert (place/name).read_text(encoding="utf-8") == content
+
+
+def test_answers_of_an_earlier_call_are_replaced(place):
+    (place/"in.csv").write_text("text\na joy\n", encoding="utf-8")
+    for _ in range(2): write_rows(predict_file(Critic(), place/"in.csv"), place/"out.csv", place/"in.csv")
+    assert pd.read_csv(place/"out.csv")["predicted"].tolist() == ["POS"]
