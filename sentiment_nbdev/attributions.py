@@ -139,7 +139,8 @@ def attribute(
         found = Attribution(labels[target], shown(ids[0].tolist()), _integrate(model, ids, blank, target, points),
                             end[target].item(), start[target].item(), place, shown(lost))
         if abs(found.gap) <= TOLERANCE: return found
-    raise InputError(f"the attributions miss the logit by {abs(found.gap):.2f} after {points} steps: name more with steps")
+    raise InputError(f"the attributions miss the logit by {abs(found.gap):.2f} after {points} steps: "
+                     "name more with steps, or leave the text out")
 
 # %% ../nbs/engine/attributions.ipynb #b6cbf160
 def _drops(classifier: Classifier, text: str, k: int, draws: int, rng) -> dict:

@@ -163,7 +163,8 @@ def run_plan(
     rows = {f"{name} rows": describe_rows(tokens[name], len(settings.labels))["sha256"] for name in ("train", "validation")}
     files = sorted(Path(find_encoder(settings).path).glob("*.safetensors"))       # none when the encoder is a commit on the hub
     encoder = {path.name: file_sha256(path) for path in files}
-    return json.loads(json.dumps(dict(method=method) | public_settings(settings) | rows | dict(encoder=encoder)))
+    chosen = {name: value for name, value in public_settings(settings).items() if name != "report_to"}   # changes no weight
+    return json.loads(json.dumps(dict(method=method) | chosen | rows | dict(encoder=encoder)))
 
 # %% ../nbs/engine/checkpoints.ipynb #3bd6008d
 def _read_plan(path: Path, plan: dict) -> dict | None:

@@ -400,11 +400,10 @@ def suspects(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, max_length: MaxLength = None,
     set_: Set = None, output: Listed = None):
     "List rows whose label is probably wrong, judged by the frozen encoder."
-    chosen = chosen_settings(profile, settings, set_, model=model, data=data, max_length=max_length)
-    quiet_libraries()
     from sentiment_nbdev.suspects import check_suspects_file, suspects_in, write_suspects
     if output: check_suspects_file(output)
-    table, agreement = suspects_in(chosen)
+    found = fitting_settings(profile, settings, set_, splits=("train",), model=model, data=data, max_length=max_length)
+    table, agreement = suspects_in(found.settings)
     if len(table): print(table.drop(columns="text").head(20).to_string(index=False, float_format="{:.3f}".format))
     if len(table) > 20: say(f"and {len(table) - 20} more" + "; name a file with --output for all" * (not output))
     say(f"{len(table)} suspects; the judge agrees with {agreement:.0%} of the labels: read before you correct")

@@ -202,6 +202,6 @@ def compute_metrics(
     "The Trainer's callback"
     logits = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
     if not np.isfinite(logits).all():                                    # it diverged
-        return dict(accuracy=0.0, f1=0.0, macro_f1=0.0, mcc=0.0) | dict.fromkeys(("nll", "ece", "brier"), float("nan"))
+        return dict(accuracy=0.0, f1=0.0, macro_f1=0.0, mcc=-1.0) | dict.fromkeys(("nll", "ece", "brier"), float("nan"))
     scores = score_logits(logits, prediction.label_ids)
     return {name: scores[name] for name in ("accuracy", "f1", "macro_f1", "mcc", "nll", "ece", "brier")}

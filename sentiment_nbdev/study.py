@@ -348,7 +348,7 @@ def _trial_scores(study: Study, arm: Arm, out: str | Path) -> dict:
         records = read_runs([study.run(arm, seed, rate, test=False) for seed in study.seeds_of(arm, trial=True)], out)
         seen += [r for r in records if r]
         if any(r is None or r.status == "failed" for r in records): continue
-        pairs = [(r.validation[by], -r.validation["nll"]) if r.status == "done" else (0.0, -np.inf) for r in records if r]
+        pairs = [(r.validation[by], -r.validation["nll"]) if r.status == "done" else (-1.0, -np.inf) for r in records if r]
         scores[rate] = tuple(round(float(x), 9) for x in np.mean(pairs, axis=0))
     check_same_rows(seen, out)
     return scores

@@ -21,7 +21,7 @@ from .files import InputError, check_output
 from .settings import Settings, choose_device
 from .sources import read_source
 from .labels import seen_labels
-from .rows import check_rows
+from .rows import check_rows, skipped_rows, split_homes
 from .tokenization import load_tokenizer, tokenize
 from .collation import batches_of, make_collator
 from .models import load_encoder
@@ -72,23 +72,33 @@ def find_suspects(
     except ImportError: raise InputError("finding label errors needs cleanlab: `pip install sentiment-nbdev[suspects]`") from None
     return find_label_issues(labels, probabilities, return_indices_ranked_by="self_confidence", n_jobs=1)
 
+# %% ../nbs/engine/suspects.ipynb #86cc4f0e
+def _labelled_rows(settings: Settings) -> list[dict]:
+    "The rows of all parts that training, validation and test come from, where they have labels"
+    source, lines = read_source(settings), []
+    used = set(split_homes(set(source)).values())
+    source = {part: rows for part, rows in source.items() if part in used and settings.label_column in rows.column_names}
+    seen = seen_labels(source, settings.label_column)
+    for part, rows in source.items():
+        bad = skipped_rows(source, part, settings)               # empty unless on_bad_rows is skip
+        places = [place for place in range(len(rows)) if place not in bad]
+        checked = check_rows(rows.select(places), part, places, settings, seen)
+        lines += [dict(part=part, row=place, text=row["text"], number=row["label"]) for place, row in zip(places, checked)]
+    return lines
+
 # %% ../nbs/engine/suspects.ipynb #9309cad6
 def suspects_in(
     settings: Settings, # Names the data, the encoder and the length
 ) -> tuple:             # (part, row, text, label, suggested, probability of the label; share of labels the judge agrees with)
     "The suspicious rows of a data set, the least believable label first"
-    source = read_source(settings)
-    seen = seen_labels(source, settings.label_column)
-    parts = {part: check_rows(rows, part, list(range(len(rows))), settings, seen) for part, rows in source.items()}
-    table = pd.DataFrame([dict(part=part, row=place, text=row["text"], number=row["label"])
-                          for part, rows in parts.items() for place, row in enumerate(rows)])
-    if table.empty: raise InputError(f"{settings.data} has no rows: add rows")
-    codes = np.unique(table["number"], return_inverse=True)
-    probabilities = out_of_fold(mean_vectors(table["text"].tolist(), settings), codes[1])
-    found, best = find_suspects(codes[1], probabilities), probabilities.argmax(axis=1)
-    names = np.array(settings.labels)[codes[0]]
-    table = table.assign(label=names[codes[1]], suggested=names[best], probability=probabilities[range(len(best)), codes[1]])
-    return table.iloc[found].drop(columns="number").reset_index(drop=True), float((best == codes[1]).mean())
+    table = pd.DataFrame(_labelled_rows(settings))
+    if table.empty: raise InputError(f"{settings.data} has no labelled rows: add rows")
+    present, numbers = np.unique(table["number"], return_inverse=True)
+    probabilities = out_of_fold(mean_vectors(table["text"].tolist(), settings), numbers)
+    found, best = find_suspects(numbers, probabilities), probabilities.argmax(axis=1)
+    names = np.array(settings.labels)[present]
+    table = table.assign(label=names[numbers], suggested=names[best], probability=probabilities[range(len(best)), numbers])
+    return table.iloc[found].drop(columns="number").reset_index(drop=True), float((best == numbers).mean())
 
 # %% ../nbs/engine/suspects.ipynb #175fc25a
 def check_suspects_file(

@@ -6,7 +6,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/trainer.html.md""
 
 # %% auto #0
 __all__ = ['SentimentTrainer', 'watched', 'LiveProgress', 'evaluation_order', 'autocast', 'micro_batch_size', 'check_tracker',
-           'training_arguments', 'make_trainer', 'read_log', 'training_cost', 'make_record']
+           'training_arguments', 'Patience', 'make_trainer', 'read_log', 'training_cost', 'make_record']
 
 # %% ../nbs/engine/trainer.ipynb #d1f7a9d9
 import math, os, sys
@@ -135,6 +135,17 @@ def training_arguments(
         dataloader_pin_memory=device.type == "cuda", dataloader_num_workers=2 * (device.type == "cuda"),
         label_names=["labels"])
 
+# %% ../nbs/engine/trainer.ipynb #8b20f410
+class Patience(EarlyStoppingCallback):
+    "Early stopping that goes on counting after an interruption"
+    def on_train_begin(self, args, state, control, **others):
+        "Count the epochs without a better score that the log holds already"
+        super().on_train_begin(args, state, control, **others)
+        name, best = f"eval_{args.metric_for_best_model}", -math.inf
+        for score in [entry[name] for entry in state.log_history if name in entry]:
+            self.early_stopping_patience_counter = 0 if score > best else self.early_stopping_patience_counter + 1
+            best = max(best, score)
+
 # %% ../nbs/engine/trainer.ipynb #c7a87d2e
 def make_trainer(
     model,              # What asks for gradients is trained
@@ -151,7 +162,7 @@ def make_trainer(
     arguments = training_arguments(settings, lr, folder, parts)
     steps = settings.epochs * math.ceil(len(tokens["train"]) / settings.batch_size)
     arguments.warmup_steps = int(settings.warmup * steps)    # a share would be rounded up, to all of a single step
-    patience = [EarlyStoppingCallback(settings.patience)] if settings.patience else []
+    patience = [Patience(settings.patience)] if settings.patience else []
     return SentimentTrainer(
         make_quick(model, settings), arguments, loss=loss, sampling=settings.sampling,
         train_dataset=tokens["train"], callbacks=[EpochTimer(), *patience, *callbacks],
@@ -166,7 +177,7 @@ def read_log(
     steps = [entry for entry in log if "loss" in entry]
     columns = {name: [entry.get(name) for entry in steps] for name in ("loss", "learning_rate", "grad_norm")}
     keep = ("accuracy", "f1", "macro_f1", "mcc", "nll", "ece")
-    epochs = [dict(epoch=round(e["epoch"]), step=e["step"], **{k: e[f"eval_{k}"] for k in keep})
+    epochs = [dict(epoch=round(e["epoch"]), step=e["step"], **{k: e.get(f"eval_{k}") for k in keep})
               for e in log if "eval_accuracy" in e]
     return columns, epochs
 

@@ -50,8 +50,8 @@ def find_classes(
         rows[label_key(name)] += n
         names.setdefault(label_key(name), name)
     common = {key: key if key.lstrip("-").isdigit() else names[key] for key, n in rows.items() if n >= max(2, len(labels) / 100)}
-    simple = all(re.fullmatch(r"(?![+-]?\d*\.\d+$)[^,\n]{1,60}", name) for name in common.values())
     common = {key: name for key, name in common.items() if key not in ("", "none", "nan")}
+    simple = all(re.fullmatch(r"(?![+-]?\d*\.\d+$)[^,\n]{1,60}", name) for name in common.values())
     return dict(sorted(common.items(), key=lambda item: _place(item[1]))) if simple and 2 <= len(common) <= 20 else {}
 
 # %% ../nbs/engine/understand.ipynb #5b577984
@@ -95,6 +95,10 @@ def fit_sizes(
         free = [split for split, want in wants.items() if f"n_{split}" not in named or want == ALL]
         left = n - sum(want for split, want in wants.items() if split not in free)
         if sum(wants.values()) <= n or not free: continue   # or all are named: refused when they are drawn
+        rest = n - sum(want for want in wants.values() if want != ALL)
+        if [*wants.values()].count(ALL) == 1 and rest > 0:
+            changes |= {f"n_{split}": rest for split, want in wants.items() if want == ALL}
+            continue
         if left < len(free): raise InputError(_too_few(part, n, {split: wants[split] for split in wants if split not in free}))
         shares = {split: 8 if split == "train" else 1 for split in free}
         sizes = {split: max(1, left * share // sum(shares.values())) for split, share in shares.items()}
@@ -157,7 +161,7 @@ def understand(
     if skipped: said.append(f"{len(skipped)} of {sum(map(len, source.values()))} rows skipped, the first: {skipped[0]['reason']}")
     counts = Counter(row["part"] for row in skipped)
     usable = {part: len(rows) - counts[part] for part, rows in source.items()}
-    sizes: dict[str, Any] = fit_sizes(usable, settings, named, tuple(used))
+    sizes: dict[str, Any] = fit_sizes(usable, settings, named, tuple(split for split in SPLITS if split in used))
     shown = [f"{sizes[f'n_{split}']:,} for {split}" for split in SPLITS if f"n_{split}" in sizes]
     if shown: said.append(f"rows: {', '.join(shown)}")
     return Understood(replace(settings, **sizes), "; ".join([*sorted(notes), *said]), skipped)

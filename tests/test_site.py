@@ -311,6 +311,40 @@ def test_diagrams_can_be_read_on_a_phone_and_follow_the_theme(lesson, page, addr
 
 
 @needs_browser
+@pytest.mark.parametrize("lesson", ["training", "findings"])
+def test_plots_follow_the_theme_and_have_captions(lesson, page, address):
+    "One picture for both: dark pages show it with light and dark exchanged; its caption begins where it begins"
+    page.goto(f"{address}{lesson}.html")
+    plots = page.locator("article figure:has(img:not(.only-dark, .dark-light))")
+    assert plots.count() > 2
+    for n in range(plots.count()):
+        picture, caption = plots.nth(n).locator("img").first, plots.nth(n).locator("figcaption").first
+        assert len(caption.inner_text().split()) > 2
+        assert abs(picture.bounding_box()["x"] - caption.bounding_box()["x"]) < 40
+        for theme, filtered in (("light", False), ("dark", True)):
+            page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+            assert ("invert(1)" in picture.evaluate("image => getComputedStyle(image).filter")) == filtered
+
+
+@needs_browser
+def test_what_scrolls_shows_that_it_goes_on(page, address):
+    page.set_viewport_size(dict(width=390, height=800))
+    page.goto(address + "training.html")
+    page.locator("article pre.more-right").first.wait_for()
+    wide = page.query_selector("article pre.more-right")
+    assert "gradient" in wide.evaluate("box => getComputedStyle(box).maskImage")
+    wide.evaluate("box => { box.scrollLeft = box.scrollWidth }")
+    page.wait_for_function("box => box.classList.contains('more-left') && !box.classList.contains('more-right')", arg=wide)
+
+
+def test_every_page_says_its_version_and_where_to_edit_it(site):
+    from sentiment_nbdev import __version__
+    for name in ("index", "tour", "engine/files", "api/lora"):
+        footer = soup(site/f"{name}.html").find("footer", class_="bd-footer-content")
+        assert __version__ in footer.get_text() and footer.find("a", string="Edit this page")["href"].endswith(".ipynb")
+
+
+@needs_browser
 def test_copy_button(page, address):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(address + "index.html")

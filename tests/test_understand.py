@@ -175,9 +175,9 @@ def test_named_classes_are_the_only_ones(tmp_path):
 
 @pytest.mark.parametrize("rows, named, sizes", [
     (dict(pile=3000), {}, {}), (dict(pile=80), {}, (64, 8, 8)), (dict(pile=10), {}, (8, 1, 1)), (dict(pile=3), {}, (1, 1, 1)), (dict(pile=2400), {}, (1920, 240, 240)),
-    (dict(pile=900), dict(n_test=180), (640, 80, 180)), (dict(pile=900), dict(n_train=700, n_validation=100), (700, 100, 100)), (dict(pile=9000), dict(n_train=ALL), (7200, 900, 900)),
+    (dict(pile=900), dict(n_test=180), (640, 80, 180)), (dict(pile=900), dict(n_train=700, n_validation=100), (700, 100, 100)), (dict(pile=9000), dict(n_train=ALL), (7500, 500, 1000)),
     (dict(train=900, test=300), {}, (800, 100, 300)), (dict(train=1707, validation=245, test=488), {}, (1000, 245, 488)), (dict(train=50, validation=10, test=10), {}, (50, 10, 10)),
-    (dict(train=5000, test=488), dict(n_train=ALL, n_test=100), (4445, 555, 100))])
+    (dict(train=5000, test=488), dict(n_train=ALL, n_test=100), (4500, 500, 100))])
 def test_sizes_fit_the_file(rows, named, sizes):
     settings = Settings(**{"n_validation": 500} | named)
     fitted = replace(settings, **fit_sizes(rows, settings, set(named)))
