@@ -55,7 +55,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(output, words,
 
 
 @pytest.mark.parametrize("text, words", [("text,label\na joy,POS\nfine,POS\n", "one label"), ("text,label\n" + "a joy,POS\n" * 9 + "a bore,NEG\n", "one class has 1 rows"), ("text,label\na joy,\n", "label"),
-                                         ("review,label\na joy,POS\n", "no column 'text'")], ids=["one-label", "rare", "no-label", "column"])
+                                         ("remark,label\na joy,POS\n", "no column 'text'")], ids=["one-label", "rare", "no-label", "column"])
 def test_data_that_cannot_be_judged_is_one_line(text, words, command, tmp_path):
     (tmp_path/"bad.csv").write_text(text)
     refused(command("suspects", "--data", "bad.csv", "--output", "found.csv"), words)
