@@ -106,14 +106,17 @@ class Attribution:
     def _sum(self):
         return f"{self.label} {self.logit:.2f} = {self.baseline:.2f} without words {self.logit - self.baseline:+.2f} from them"
 
-    def _repr_html_(self):
-        "The text in two colours, with numbers"
-        most = max(np.abs(self.scores).max(), 1e-9)
-        boxes = [_box(token, score, most) for token, score in zip(self.tokens, self.scores)]
-        missing = f'<em>[tokens not read ({len(self.unread)}): {html.escape(_short(self.unread))}]</em>'
-        if self.unread: boxes.insert(self.cut, missing)
-        head = html.escape(f"{self._sum()} (+ for {self.label}, - against)")
-        return f'<div>{head}</div><div style="font-family:monospace">{" ".join(boxes)}</div>'
+    def _repr_html_(self): return _in_colour(self)
+
+# %% ../nbs/engine/attributions.ipynb #864385a4
+def _in_colour(found: Attribution) -> str:
+    "The text in two colours, with numbers"
+    most = max(np.abs(found.scores).max(), 1e-9)
+    boxes = [_box(token, score, most) for token, score in zip(found.tokens, found.scores)]
+    missing = f'<em>[tokens not read ({len(found.unread)}): {html.escape(_short(found.unread))}]</em>'
+    if found.unread: boxes.insert(found.cut, missing)
+    head = html.escape(f"{found._sum()} (+ for {found.label}, - against)")
+    return f'<div>{head}</div><div style="font-family:monospace">{" ".join(boxes)}</div>'
 
 # %% ../nbs/engine/attributions.ipynb #b3fe87e6
 TOLERANCE = 0.02 # logits that the sum of all scores may miss
@@ -155,8 +158,10 @@ def _drops(classifier: Classifier, text: str, k: int, draws: int, rng) -> dict:
     settings = replace(classifier.settings, precision="fp32")
     logits = predict_logits(classifier.model, rows, classifier.tokenizer, settings)
     sure = softmax(logits, axis=1)[:, classifier.settings.labels.index(found.label)]
-    return dict(probability=sure[0], highest=sure[0] - sure[1], random=sure[0] - sure[3:].mean(), lowest=sure[0] - sure[2])
+    whole, no_highest, no_lowest, *no_random = sure
+    return dict(probability=whole, highest=whole - no_highest, random=whole - np.mean(no_random), lowest=whole - no_lowest)
 
+# %% ../nbs/engine/attributions.ipynb #adc51a5b
 def deletion_test(
     classifier: Classifier,
     texts: list[str], # N texts

@@ -7,9 +7,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'Errors', 'By', 'Show', 'StudyName', 'Vary', 'GridMethods',
-           'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'Listed', 'LEFTOVERS',
-           'chosen_settings', 'seed_list', 'say', 'fitting_settings', 'write_skipped', 'compare', 'train', 'evaluate',
-           'bench', 'grid', 'study', 'report', 'predict', 'suspects', 'merge', 'push', 'init', 'check_launch', 'main']
+           'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'Texts', 'Source', 'Output', 'Listed',
+           'LEFTOVERS', 'chosen_settings', 'seed_list', 'say', 'fitting_settings', 'write_skipped', 'compare', 'train',
+           'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'suspects', 'merge', 'push', 'init',
+           'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
 import errno, locale, os, shutil, sys, tempfile, warnings
@@ -17,7 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .files import (SEEN, InputError, Interrupted, check_folder, process_place, read_seen,
+from .files import (SEEN, InputError, Interrupted, check_folder, check_new_table, process_place, read_seen,
                                    shown_value, write_atomically, write_table)
 from .settings import (COMPARED, FIELDS, RowSettings, Settings, change_settings, choose_device,
                                       parse_value, profile_settings, quiet_libraries)
@@ -104,11 +105,12 @@ def fitting_settings(
     base: Settings | None = None,    # Settings of a saved model, whose classes stay
     plain: bool = False,
     splits: tuple = ("train", "validation", "test"), # The splits that are needed
+    stay: tuple = (),                # Settings that are not asked of the data
     **texts,                         # Settings as the person wrote them; None means not given
 ):                                   # An `Understood`
     "Flags to settings that fit the data; says what was found there"
     chosen = chosen_settings(profile, file, assignments, base, plain, **texts)
-    flags = {name for name, text in texts.items() if text is not None}
+    flags = {*stay, *(name for name, text in texts.items() if text is not None)}
     flags |= {assignment.partition("=")[0].strip() for assignment in assignments or []}
     quiet_libraries()
     from sentiment_nbdev.understand import named_settings, understand
@@ -116,6 +118,7 @@ def fitting_settings(
     if found.line and not process_place()[0]: say(f"{chosen.data}: {found.line}")
     return found
 
+# %% ../nbs/engine/cli.ipynb #90fb8c1d
 def write_skipped(
     rows: tuple, # Dicts, from `understand`
     out: Path,   # The folder of the result; the file stands beside it
@@ -182,11 +185,12 @@ RowSet = Annotated[Optional[list[str]], typer.Option("--set", metavar="NAME=VALU
                                                      help="any other setting of the rows, as name=value; may be repeated")]
 
 Errors = Annotated[Optional[Path], typer.Option("--errors", metavar="FILE", parser=_home,
-                                                help="new csv, jsonl or parquet file for the mistakes, most confident first")]
+                                                help="new csv, tsv, jsonl or parquet file for the mistakes, surest first")]
 By = Annotated[Optional[list[str]], typer.Option("--by", metavar="COLUMN", show_default="tags, for the bundled corpus",
                                                  help="column of the data: accuracy of each of its groups; may be repeated")]
 Show = Annotated[int, typer.Option("--show", min=0, metavar="N", help="print the N most confident mistakes with their texts")]
 
+# %% ../nbs/engine/cli.ipynb #34d9b7b5
 @app.command(epilog="Example: sentiment evaluate runs/lora --data my-reviews.csv --n-test 200 --errors mistakes.csv")
 def evaluate(
     folder: Saved, profile: Profile = None, settings: File = None, base: Base = None, data: Data = None,
@@ -195,9 +199,9 @@ def evaluate(
     if other := {pair.partition("=")[0].strip() for pair in set_ or []} & FIELDS.keys() - {f.name for f in fields(RowSettings)}:
         raise InputError(f"--set {sorted(other)[0]}: the model is trained, so only settings of the rows can be set")
     quiet_libraries()
-    from sentiment_nbdev.errors import analyse_errors, check_mistakes_file, error_report, write_mistakes
+    from sentiment_nbdev.errors import analyse_errors, error_report, write_mistakes
     from sentiment_nbdev.prediction import Classifier, score_classifier
-    if errors: check_mistakes_file(errors)
+    if errors: check_new_table(errors, "--errors")
     classifier = Classifier.load(folder, base=base)
     chosen = fitting_settings(profile, settings, set_, classifier.settings, splits=("test",), data=data, n_test=n_test).settings
     analysis = analyse_errors(classifier, chosen, by) if errors or by or show else None
@@ -361,18 +365,19 @@ def _print_rows(rows, column: str):
 
 # %% ../nbs/engine/cli.ipynb #1c87d333
 TextColumn = Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].metadata["help"], metavar="",
-                                                   show_default="the model's own, or text")]
+                                                   show_default="the model's own, or one with a common name")]
+Texts = Annotated[Optional[list[str]], typer.Argument(metavar="TEXT", help="texts to label; - reads lines from standard input; "
+                                                                           "write -- before a text that begins with -")]
+Source = Annotated[Optional[str], typer.Option("--input", metavar="FILE",
+                                               help="csv, tsv, json, jsonl, parquet or txt file (or .gz), or -")]
+Output = Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE",
+                                                parser=_home)]
 
+# %% ../nbs/engine/cli.ipynb #fb46ec09
 @app.command(epilog="Example: sentiment predict runs/lora 'a lovely, lovely film'")
 def predict(
     folder: Saved,
-    texts: Annotated[Optional[list[str]], typer.Argument(metavar="TEXT",
-                                                         help="texts to label; - reads lines from standard input; write -- "
-                                                              "before a text that begins with -")] = None,
-    source: Annotated[Optional[str], typer.Option("--input", metavar="FILE",
-                                                  help="csv, tsv, json, jsonl, parquet or txt file (or .gz), or -")] = None,
-    output: Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE",
-                                                    parser=_home)] = None,
+    texts: Texts = None, source: Source = None, output: Output = None,
     text_column: TextColumn = None, base: Base = None):
     "Label texts: given as arguments, in a file, or line by line on standard input."
     if texts and source: raise InputError("both texts and --input given: give one of them")
@@ -400,9 +405,10 @@ def suspects(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, max_length: MaxLength = None,
     set_: Set = None, output: Listed = None):
     "List rows whose label is probably wrong, judged by the frozen encoder."
-    from sentiment_nbdev.suspects import check_suspects_file, suspects_in, write_suspects
-    if output: check_suspects_file(output)
-    found = fitting_settings(profile, settings, set_, splits=("train",), model=model, data=data, max_length=max_length)
+    from sentiment_nbdev.suspects import suspects_in, write_suspects
+    if output: check_new_table(output, "--output")
+    found = fitting_settings(profile, settings, set_, splits=("train",), stay=("n_train",), model=model, data=data,
+                             max_length=max_length)
     table, agreement = suspects_in(found.settings)
     if len(table): print(table.drop(columns="text").head(20).to_string(index=False, float_format="{:.3f}".format))
     if len(table) > 20: say(f"and {len(table) - 20} more" + "; name a file with --output for all" * (not output))

@@ -6,8 +6,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/errors.html.md"""
 
 # %% auto #0
 __all__ = ['MISTAKE', 'MOST_GROUPS', 'confusion_table', 'class_scores', 'accuracy_by_group', 'accuracy_by_length',
-           'confident_mistakes', 'group_names', 'ErrorAnalysis', 'analyse_errors', 'plot_groups', 'check_mistakes_file',
-           'write_mistakes', 'error_report']
+           'confident_mistakes', 'group_names', 'ErrorAnalysis', 'analyse_errors', 'plot_groups', 'write_mistakes',
+           'error_report']
 
 # %% ../nbs/engine/errors.ipynb #fcc8dfe7
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ import pandas as pd
 from datasets import ClassLabel, Dataset, Features, Value
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from .files import InputError, cell_text, check_output, list_names
+from .files import InputError, cell_text, check_new_table, list_names
 from .pictures import in_our_look, new_axes
 from .settings import Settings
 from .sources import read_source
@@ -167,19 +167,12 @@ def plot_groups(
     return ax
 
 # %% ../nbs/engine/errors.ipynb #f627dc14
-def check_mistakes_file(
-    path: str | Path, # Where the mistakes shall be written
-):
-    "Raise an `InputError` before the work when the file could not be written, or is there already"
-    if check_output(path) == ".txt": raise InputError(f"cannot write {path}: its name must end in .csv, .jsonl, .parquet")
-    if Path(path).exists(): raise InputError(f"{path} exists: move it, or name another file with --errors")
-
 def write_mistakes(
     analysis: ErrorAnalysis,
-    path: str | Path,        # Its ending decides: csv, jsonl or parquet
+    path: str | Path,        # Its ending decides: csv, tsv, jsonl or parquet
 ) -> int:                    # How many there are
     "Write the mistakes to a new file, most confident first"
-    check_mistakes_file(path)
+    check_new_table(path, "--errors")
     mistakes = confident_mistakes(analysis.rows)
     write_rows(Dataset.from_dict(mistakes.to_dict("list"), features=Features(MISTAKE)), path)
     return len(mistakes)

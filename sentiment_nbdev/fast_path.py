@@ -102,6 +102,13 @@ def _has_varlen(query):
     "Whether PyTorch's kernel for rows of different lengths can take this tensor"
     return query.is_cuda and query.dtype != torch.float32 and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
+def _by_kernel(query, key, value, packing: Packing, scale, reach) -> Any:
+    "Attention (N, heads, d) of all rows in one call of that kernel"
+    from torch.nn.attention.varlen import varlen_attn
+    q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))   # (N, heads, d)
+    window, bounds, longest = (-1, -1) if reach is None else (reach, reach), packing.offsets, packing.longest
+    return varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=window)
+
 # %% ../nbs/engine/fast_path.ipynb #93bf2d3f
 def packed_attention(
     module, query, key, value, # The layer and its tensors (1, heads, N, d)
@@ -115,11 +122,7 @@ def packed_attention(
     scale, bounds, longest = scaling or query.shape[-1] ** -0.5, attention_mask.offsets, attention_mask.longest
     reach = None if sliding_window is None else sliding_window - 1
     if _has_varlen(query) and not dropout:
-        from torch.nn.attention.varlen import varlen_attn
-        q, k, v = (t[0].transpose(0, 1) for t in (query, key, value))   # (N, heads, d)
-        window = (-1, -1) if reach is None else (reach, reach)
-        out: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=window)
-        return out[None], None
+        return _by_kernel(query, key, value, attention_mask, scale, reach)[None], None
     attend = partial(nn.functional.scaled_dot_product_attention, dropout_p=dropout, scale=scale)
     if len(bounds) == 2 and reach is None and not torch.is_grad_enabled():            # one row, nothing to remember of it
         return attend(query, key, value).transpose(1, 2), None

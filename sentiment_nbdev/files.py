@@ -10,7 +10,7 @@ __all__ = ['CARD', 'SEEN', 'OURS', 'TABLES', 'MARKS', 'REQUOTE', 'SEPARATED', 'I
            'write_atomically', 'read_json', 'Taken', 'folder_lock', 'process_place', 'file_sha256', 'text_fingerprints',
            'write_seen', 'read_seen', 'table_kind', 'check_kind', 'open_bytes', 'text_encoding', 'open_text',
            'separator', 'unreadable', 'csv_rows', 'read_records', 'cell_text', 'json_line', 'write_table',
-           'add_columns', 'shown_text', 'table_schema', 'table_parts', 'check_output']
+           'add_columns', 'shown_text', 'table_schema', 'table_parts', 'check_output', 'check_new_table']
 
 # %% ../nbs/engine/files.ipynb #46997f94
 import base64, codecs, csv, gzip, hashlib, io, json, os, re, shutil, tempfile, warnings, zlib
@@ -61,6 +61,7 @@ OURS = (CARD, SEEN, "record.json", "config.json", "adapter_config.json", "genera
         "added_tokens.json", "vocab.*", "merges.txt", "bpe.codes", "*.jinja", "spiece.model", "spm.model",
         "sentencepiece.bpe.model", "tokenizer.model", ".DS_Store", "Thumbs.db") # of a saved model or a desktop
 
+# %% ../nbs/engine/files.ipynb #08613f5f
 def sealed(
     text: str, # As this package wrote it
 ) -> str:
@@ -73,6 +74,7 @@ def is_sealed(
     "Whether this package wrote the text and nobody edited it"
     return text == sealed(text[:text.rfind("<!--")])
 
+# %% ../nbs/engine/files.ipynb #88d3d792
 def _is_ours(path: Path) -> bool:
     "Whether this package wrote a file; a README.md only while nobody has edited it"
     if path.is_dir(): return False
@@ -164,6 +166,7 @@ def _work_folder(
         try: yield work
         finally: _clear(work)
 
+# %% ../nbs/engine/files.ipynb #cdcc1fda
 @contextmanager
 def write_atomically(
     path: str | Path, # The file or folder that shall appear; behind a symbolic link, what it points to
@@ -236,6 +239,7 @@ def text_fingerprints(
     "The first eight bytes of the SHA-256 of each text, spaces and line ends made equal"
     return [hashlib.sha256(" ".join(text.split()).encode("utf-8", "surrogatepass")).digest()[:8] for text in texts]
 
+# %% ../nbs/engine/files.ipynb #cd270681
 def write_seen(
     folder: str | Path, # Of a saved model
     texts,              # Those it was trained and selected on
@@ -280,6 +284,7 @@ def open_bytes(path: str | Path):
     "The bytes of a file, unpacked"
     return gzip.open(path) if Path(path).suffix.lower() == ".gz" else open(path, "rb")
 
+# %% ../nbs/engine/files.ipynb #41f9d11f
 def _is_western(words: list[str]) -> bool:
     "Whether words have plain letters, too, and beside them letters and typographer's marks rather than other signs"
     text = "".join(words)
@@ -287,6 +292,7 @@ def _is_western(words: list[str]) -> bool:
     likely = sum(c.isalpha() or c in "’‘“”„«»–—…€°´¿¡" for c in others)
     return sum(c.isascii() for c in letters) > 0.3 * len(letters) and likely > 0.8 * len(others)
 
+# %% ../nbs/engine/files.ipynb #5a5caa78
 def text_encoding(
     path: str | Path, # A csv, tsv, jsonl or txt file
 ) -> str:             # utf-8, utf-16 or cp1252; utf-8 also when it is none of them, and reading then fails
@@ -367,12 +373,13 @@ def csv_rows(
 # %% ../nbs/engine/files.ipynb #8e4b21d7
 def _csv_records(file):
     "(record as written, cells by column) of a csv, its header first"
-    columns = None
-    for line, record, cells in csv_rows(file.name, file, separator(file.name)):
+    columns, mark = None, separator(file.name)
+    for line, record, cells in csv_rows(file.name, file, mark):
         columns = columns or [cells[0].removeprefix("\ufeff"), *cells[1:]]
         if len(set(columns)) < len(columns): raise ValueError("two of its columns have the same name, rename one")
         if len(cells) != len(columns):
-            raise ValueError(f"expected {len(columns)} cells in line {line}, saw {len(cells)}, quote texts that hold a comma")
+            remedy = f"quote texts that hold {MARKS[mark]}" if len(cells) > len(columns) else "add the missing cells"
+            raise ValueError(f"expected {len(columns)} cells in line {line}, saw {len(cells)}, {remedy}")
         yield record, dict(zip(columns, cells))
 
 # %% ../nbs/engine/files.ipynb #8ca426a7
@@ -489,6 +496,7 @@ def _add_to_parquet(source: Path, path: Path, answers):
             writer.write_table(table)
     if writer: writer.close()
 
+# %% ../nbs/engine/files.ipynb #9474bf5d
 def add_columns(
     source: str | Path, # A csv, tsv, jsonl or parquet file
     path: str | Path,   # The file of the same kind to write
@@ -561,6 +569,7 @@ def _batches(file, path, size: int):
             yield batch
     except (OSError, ValueError) as e: raise unreadable(path, str(e).splitlines()[0], "write it again") from None
 
+# %% ../nbs/engine/files.ipynb #c66affd7
 def table_parts(
     path: str | Path, # A csv, tsv, jsonl, parquet or txt file
     column: str,      # The one that is wanted as it stands in the file
@@ -595,3 +604,13 @@ def check_output(
     if source and path.exists() and Path(source).exists() and path.samefile(source):
         raise InputError(f"{path} is the file that is labelled: name another one, so that it stays as it is")
     return path.suffix.lower()
+
+# %% ../nbs/engine/files.ipynb #94700390
+def check_new_table(
+    path: str | Path, # The table that shall be written
+    flag: str,        # What names it on the command line
+):
+    "Raise an `InputError` before the work when the table could not be written, or a file is there already"
+    if check_output(path) == ".txt":
+        raise InputError(f"cannot write {path}: its name must end in {', '.join(kind for kind in TABLES if kind != '.txt')}")
+    if Path(path).exists(): raise InputError(f"{path} exists: move it, or name another file with {flag}")

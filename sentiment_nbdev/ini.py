@@ -43,8 +43,8 @@ def load_settings(
     **flags,                        # Settings that win over everything; None means not given
 ) -> Settings:
     "Defaults, then profile, then file, then flags"
-    asked = file is not None
-    if not asked and (Path("settings.ini").is_file() or Path("settings.ini").is_symlink()): file = "settings.ini"
+    asked, usual = file is not None, Path("settings.ini")
+    if not asked and (usual.is_file() or usual.is_symlink()): file = usual
     sections = read_settings_file(file) if file is not None else {}
     if asked and not sections:
         raise InputError(f"{file} has no section [sentiment]: add it, or write a file with `sentiment init`")
@@ -59,9 +59,8 @@ def load_settings(
     except InputError as e: raise InputError(f"{file}: {e}") from None
     flags = (PLAIN if plain else {}) | {name: value for name, value in flags.items() if value is not None}
     chosen = change_settings(chosen, **flags)
-    if base.data == "corpus" != chosen.data and not {"n_validation"} & {*from_file, *flags}:
-        return replace(chosen, n_validation=500)
-    return chosen
+    small = base.data == "corpus" and chosen.data != "corpus" and "n_validation" not in {*from_file, *flags}
+    return replace(chosen, n_validation=500) if small else chosen      # the corpus has 200 validation rows, others have more
 
 # %% ../nbs/engine/ini.ipynb #32df6038
 def write_settings(

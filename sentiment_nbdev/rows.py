@@ -52,6 +52,7 @@ def _judged_rows(rows: Dataset, part: str, settings: Settings, seen: dict | None
     faults = (_fault(text, number, label, settings.labels, seen) for text, number, label in zip(texts, numbers, given))
     return texts, numbers, faults
 
+# %% ../nbs/engine/rows.ipynb #405012b4
 def check_rows(
     rows: Dataset,            # The selected rows, with a text and a label column
     part: str,                # The part of the source they are from, for the messages

@@ -21,6 +21,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
 from torch import nn
+
+# %% ../nbs/engine/runs.ipynb #235ef3a3
 from .files import InputError, check_folder, folder_lock, write_seen
 from .ranges import check_choice
 from .settings import METHODS, Settings, change_settings, choose_device
@@ -203,19 +205,19 @@ def _tune_method(
 ) -> tuple:              # (model, record, fingerprint) of the best try
     "Train once per learning rate and keep the best by validation"
     if method == "probe": return train_method(method, rows, settings)
-    best, trials = None, []
+    best, best_score, trials = None, (-np.inf, -np.inf), []
     gc.collect()                                         # the model of the run before, so that it does not count in the peak
     for lr in trial_rates(getattr(settings, f"lr_{method}"), settings.lr_trials):
         chosen, place = change_settings(settings, **{f"lr_{method}": lr}), checkpoints and checkpoints/f"lr-{lr:g}"
-        run = train_method(method, rows, chosen, place)
-        if run[1].status != "done": problem = run[1].error; continue
-        reached = run[1].validation
+        model, record, sha256 = train_method(method, rows, chosen, place)
+        if record.status != "done": problem = record.error; continue
+        reached = record.validation
         trials.append(dict(lr=lr, accuracy=reached["accuracy"], nll=reached["nll"]))
         score = reached[settings.select_by], -reached["nll"]
-        if best is None or score > best[0]: best = score, run
+        if best is None or score > best_score: best, best_score = (model, record, sha256), score
     if best is None: raise InputError(problem)
-    best[1][1].trials = trials
-    return best[1]
+    best[1].trials = trials
+    return best
 
 # %% ../nbs/engine/runs.ipynb #adb49ca3
 def open_tests(

@@ -322,10 +322,11 @@ def trial_runs(
 
 def read_runs(runs: list[Run], out: str | Path) -> list[RunRecord | None]:
     "The record of each run, None for one that is not done"
-    return [_read_run(run, path) if (path := record_file(run, out)).is_file() else None for run in runs]
+    return [_read_run(run, record_file(run, out)) for run in runs]
 
-def _read_run(run: Run, path: Path) -> RunRecord:
-    "The record of a run; an `InputError` when the file holds that of another one"
+def _read_run(run: Run, path: Path) -> RunRecord | None:
+    "The record of a run; None when there is none, an `InputError` when the file holds that of another one"
+    if not path.is_file(): return None
     record = read_record(path)
     asked, lr = (run.method, run.settings.seed), getattr(run.settings, f"lr_{run.method}", None)
     same = record.lr is None or lr is None or abs(record.lr - lr) <= 1e-5 * lr

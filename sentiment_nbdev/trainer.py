@@ -62,7 +62,11 @@ def watched() -> bool:
 
 # %% ../nbs/engine/trainer.ipynb #3f0e6a12
 class LiveProgress(_Bar):
-    "A bar with the loss of the last steps, and a line per epoch with both losses and the validation accuracy"
+    "A bar with the loss of the last steps, and a line per epoch with both losses, accuracy and the score that selects"
+    def __init__(self):
+        if not find_spec("IPython"): raise InputError("live shows a bar in a notebook, which needs IPython: leave it out")
+        super().__init__()
+
     def on_step_end(self, args, state, control, **kwargs):
         losses = [entry["loss"] for entry in state.log_history[-20:] if "loss" in entry]
         comment = f"epoch {state.epoch:.2f} of {state.num_train_epochs}" + (f", loss {np.mean(losses):.3f}" if losses else "")
@@ -70,7 +74,8 @@ class LiveProgress(_Bar):
         self._force_next_update = False
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        shown = {name: metrics[name] for name in ("eval_loss", "eval_accuracy")}
+        names = {"eval_loss", "eval_accuracy", f"eval_{args.metric_for_best_model}"}
+        shown = {name: value for name, value in metrics.items() if name in names}
         super().on_evaluate(args, state, control, metrics=shown, **kwargs)
 
 # %% ../nbs/engine/trainer.ipynb #6eaf1b7f
@@ -198,7 +203,7 @@ def training_cost(
 
 # %% ../nbs/engine/trainer.ipynb #b5c5c6fa
 def make_record(
-    method: str,        # full, lora or probe
+    method: str,        # full, lora, bitfit, last2 or probe
     model,
     tokens,             # Its train and validation rows are described
     settings: Settings,

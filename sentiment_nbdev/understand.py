@@ -82,6 +82,7 @@ def _too_few(part: str, n: int, named: dict[str, int]) -> str:
     flags = " or ".join(f"--n-{split}" for split in named)
     return f"{part} has {n} rows, but {asked} are asked and others are needed, too: lower {flags}"
 
+# %% ../nbs/engine/understand.ipynb #0982704e
 def fit_sizes(
     rows: dict[str, int], # Part of the source -> its usable rows
     settings: Settings,

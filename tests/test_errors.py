@@ -174,7 +174,7 @@ def test_command_takes_the_tags_of_the_corpus(command, saved):
     assert code == 0 and "accuracy by tags" in out and "verdict_last" in out, err
 
 
-@pytest.mark.parametrize("flags, words", [(["--errors", "m.txt"], "must end in .csv, .jsonl, .parquet"), (["--errors", "m.docx"], "must end in"),
+@pytest.mark.parametrize("flags, words", [(["--errors", "m.txt"], "must end in .csv, .tsv, .jsonl, .parquet"), (["--errors", "m.docx"], "must end in"),
                                           (["--errors", "films.csv"], "films.csv exists: move it"), (["--errors", "folder.csv"], "is a folder")])
 def test_the_file_is_checked_before_the_work(command, films, tmp_path, flags, words):
     (tmp_path/"folder.csv").mkdir()

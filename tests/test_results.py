@@ -29,6 +29,10 @@ def test_reports_follow_from_their_records(folder, tmp_path):
         assert path.suffix == ".png" and other_versions() or path.read_bytes() == (tmp_path/folder.name/path.name).read_bytes(), path.name
 
 
+# a plan says query and value; a record says what these layers are called in its encoder
+OWN_TARGETS = {"sentence-transformers/all-mpnet-base-v2": ("q", "v")}
+
+
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.name)
 def test_study_records_are_those_of_the_plan(study):
     plan = read_study(study)
@@ -39,7 +43,10 @@ def test_study_records_are_those_of_the_plan(study):
     for path in files:
         record, run = read_record(path), runs[path.name]
         assert (record.method, record.settings["seed"], record.lr) == (run.method, run.settings.seed, getattr(run.settings, f"lr_{run.method}", None))
-        assert relevant_settings(run.method, run.settings) == {name: tuple(value) if isinstance(value, list) else value for name, value in record.settings.items() if name in relevant_settings(run.method, run.settings)}
+        asked = relevant_settings(run.method, run.settings)
+        said = {name: tuple(value) if isinstance(value, list) else value for name, value in record.settings.items() if name in asked}
+        if run.method == "lora" and asked["model"] in OWN_TARGETS: asked["lora_targets"] = OWN_TARGETS[asked["model"]]
+        assert asked == said
         assert bool(record.test) == run.test or record.status != "done"
 
 
