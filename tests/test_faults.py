@@ -1,5 +1,6 @@
 """What a run survives: kill -9 at random moments, polite signals, a full disk, a folder that is taken, a base model that has gone."""
 import hashlib, json, os, random, resource, shutil, signal, sys, time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,7 @@ def test_another_encoder_at_the_same_path_is_another_run(tiny_encoder, tmp_path)
     chosen = Settings(model=str(here), revision="", n_train=16, n_validation=8, n_test=8, max_length=16)
     tokens = prepare_rows(chosen).tokens
     open_run(tmp_path/"mine-checkpoints", run_plan("full", tokens, chosen), resume=False)
-    open_run(tmp_path/"mine-checkpoints", run_plan("full", tokens, chosen), resume=True)
+    open_run(tmp_path/"mine-checkpoints", run_plan("full", tokens, replace(chosen, report_to="tensorboard")), resume=True)      # no other run
     with (here/"model.safetensors").open("r+b") as file:
         file.seek(-3, os.SEEK_END)
         file.write(b"???")

@@ -309,3 +309,22 @@ def test_a_file_with_answers_keeps_them_and_gets_new_ones(command, critic, tmp_p
     assert columns == ["text", "label", *(f"{name}{n}" for n in ("", "_2", "_3") for name in ("predicted", "probability", "error"))]
     rows = [read_rows(tmp_path/f"{name}.{ending}") for name in "bd"]
     assert rows[0]["predicted"][:] == rows[1]["predicted"][:] == rows[1]["predicted_3"][:]
+
+
+def test_blank_labels_do_not_hide_the_classes():
+    assert [*find_classes(["joy"] * 49 + ["anger"] * 49 + [""] * 20).values()] == ["anger", "joy"]
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_a_handful_of_rows_leaves_one_for_each_split(tmp_path, n):
+    found = understand(Settings(data=str(write(tmp_path/"mine.csv", table(n, labels=("POS", "NEG"))))))
+    assert (found.settings.n_train, found.settings.n_validation, found.settings.n_test) == (n - 2, 1, 1)
+
+
+def test_suspects_understand_a_file_and_leave_out_what_is_to_be_left_out(command, tmp_path):
+    pytest.importorskip("cleanlab")
+    rows = [{"sentence": f"{text} number {n}", "class": mood} for n in range(12) for mood, text in (("joy", "a lovely film"), ("anger", "a tedious mess"))]
+    write(tmp_path/"moods.csv", [*rows, {"sentence": " ", "class": "joy"}])
+    code, _, said = command("suspects", "--data", "moods.csv", "--set", "on_bad_rows=skip")
+    assert code == 0 and "texts in the column 'sentence'" in said and "the classes anger, joy" in said and "1 of 25 rows skipped" in said
+    assert "for train" not in said
