@@ -14,8 +14,6 @@ from typing import Callable
 from .files import InputError, check_folder
 from .ranges import check_choice
 from .settings import COMPARED, METHODS, TRAINED, Settings
-from .models import choose_trainable, load_encoder
-from .targets import check_targets
 from .runs import trial_rates
 from .study import (PLAN, Study, drop_failed, method_arms, run_study, shared_rows, with_conditions,
                                    write_study)
@@ -53,8 +51,6 @@ def compare(
     "Run every method on the same rows and write what came out; an interrupted comparison goes on"
     plan, out = plan_comparison(settings, methods, seeds), check_folder(out, mark=PLAN)
     shared_rows(plan.settings)
-    if "lora" in methods: check_targets(load_encoder(settings), settings)
-    if "last2" in methods: choose_trainable(load_encoder(settings), "last2")
     study = with_conditions(plan)
     write_study(study, out)
     drop_failed(out)          # what ran out of memory the last time is tried again

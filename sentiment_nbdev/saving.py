@@ -6,8 +6,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/saving.html.md"""
 
 # %% auto #0
 __all__ = ['PROBE', 'MODEL_FILES', 'weights_sha256', 'tokenizer_sha256', 'write_card', 'read_card', 'mark_pooled',
-           'read_adapter_config', 'save_classifier', 'weight_bytes', 'save_adapter', 'card_settings', 'load_base',
-           'card_data', 'model_card', 'push', 'fetch']
+           'read_adapter_config', 'folder_sha256', 'check_folder', 'save_classifier', 'weight_bytes', 'save_adapter',
+           'card_settings', 'load_base', 'card_data', 'model_card', 'push', 'fetch']
 
 # %% ../nbs/engine/saving.ipynb #24351485
 import hashlib, json
@@ -55,13 +55,13 @@ def write_card(
     "Write `sentiment.json`: what the folder holds and how it was made"
     payload = public_settings(settings)
     card = dict(kind=kind, base_model=payload["model"], base_revision=payload["revision"],
-                base_sha256=base_sha256, **more, settings=payload)
+                base_sha256=base_sha256, folder_sha256=folder_sha256(folder, settings.labels), **more, settings=payload)
     (Path(folder)/CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
 
 # %% ../nbs/engine/saving.ipynb #1dc8296e
 def read_card(
     folder: str | Path, # The folder of a saved model
-) -> dict:              # kind, base_model, base_revision, base_sha256, settings; empty for a model saved by others
+) -> dict:              # kind, base_model, base_revision, base_sha256, folder_sha256, settings; empty for a model saved by others
     "What `sentiment.json` says of a folder"
     path = Path(folder)/CARD
     if not path.is_file(): return {}
@@ -90,6 +90,27 @@ def read_adapter_config(
         return config
     path = Path(folder)/"adapter_config.json"
     return read_json(path, "the config of a LoRA adapter", "save the adapter again, or take an intact copy", made)
+
+# %% ../nbs/engine/saving.ipynb #226f1234
+def folder_sha256(
+    folder: str | Path,     # The folder of a saved model or adapter
+    labels: tuple[str, ...] # Its classes, in the order of the logits
+) -> str:                   # 64 hexadecimal digits
+    "SHA-256 over the weight files and the order of the classes"
+    digest = hashlib.sha256(json.dumps(list(labels)).encode())
+    for path in sorted(Path(folder).glob("*model*.safetensors")):
+        with path.open("rb") as file: digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+def check_folder(
+    folder: str | Path,     # The folder of a saved model or adapter
+    settings: Settings,     # Those of its card
+):
+    "Raise an `InputError` when weights or classes are not those that the card was written for; old cards say nothing of it"
+    expected = read_card(folder).get("folder_sha256")
+    if expected and folder_sha256(folder, settings.labels) != expected:
+        raise InputError(f"the weights of {folder} and the classes in its sentiment.json were not saved together: "
+                         "take all files from one copy")
 
 # %% ../nbs/engine/saving.ipynb #be6b20c4
 def save_classifier(

@@ -8,12 +8,12 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/study.html.md"""
 __all__ = ['SEEN', 'LATER', 'LENGTH_BINS', 'FLAGS', 'PLAN', 'LAYERS', 'RANKS', 'SIZES', 'ARMS', 'GRIDS', 'STUDIES', 'SOURCE',
            'QUICK', 'relevant_settings', 'Conditions', 'Run', 'texts_sha256', 'diverged', 'execute', 'data_fingerprint',
            'encoder_fingerprint', 'record_file', 'shared_rows', 'groups_of_test', 'try_run', 'rate_grid', 'Arm',
-           'Study', 'with_conditions', 'trial_runs', 'read_runs', 'check_same_rows', 'chosen_rate', 'arm_rates',
-           'at_edge', 'test_runs', 'study_size', 'count_done', 'open_runs', 'ArmRuns', 'read_arm', 'run_study',
-           'open_commands', 'continue_command', 'write_study', 'check_plan', 'read_study', 'method_arms', 'rate_arms',
-           'verdict_arms', 'target_arms', 'label_arms', 'pooling_arms', 'warmup_arms', 'truncation_arms', 'trap_arms',
-           'best_rates', 'known_rates', 'drop_failed', 'quick_settings', 'all_test_rows', 'fitting_sizes', 'plan_study',
-           'grid_arms']
+           'Study', 'check_methods_fit', 'with_conditions', 'trial_runs', 'read_runs', 'check_same_rows', 'chosen_rate',
+           'arm_rates', 'at_edge', 'test_runs', 'study_size', 'count_done', 'open_runs', 'ArmRuns', 'read_arm',
+           'run_study', 'open_commands', 'continue_command', 'write_study', 'check_plan', 'read_study', 'method_arms',
+           'rate_arms', 'verdict_arms', 'target_arms', 'label_arms', 'pooling_arms', 'warmup_arms', 'truncation_arms',
+           'trap_arms', 'best_rates', 'known_rates', 'drop_failed', 'quick_settings', 'all_test_rows', 'fitting_sizes',
+           'plan_study', 'grid_arms']
 
 # %% ../nbs/engine/study.ipynb #badf4066
 import gc, hashlib, json, shlex, tempfile, time
@@ -32,7 +32,8 @@ from .settings import (COMPARED, FIELDS, METHODS, TRAINED, EncoderSettings, LoRA
 from .sources import looks_like_path, read_source
 from .rows import plan_rows, row_groups
 from .tokenization import full_lengths
-from .models import choose_pooling, load_encoder
+from .models import choose_pooling, choose_trainable, load_encoder
+from .targets import check_targets
 from .records import (FIRST_VERSION, RunRecord, check_kinds, public_settings, read_record, write_record,
                                      written_settings)
 from .saving import weights_sha256
@@ -298,8 +299,20 @@ class Study:
         return Run(arm.method, settings, test, _conditions(self, settings), name if self.keep_models and test else "")
 
 # %% ../nbs/engine/study.ipynb #b502e874
+def check_methods_fit(study: Study):
+    "Raise an `InputError` when the encoder of an arm lacks the layers that its method trains"
+    encoders = {}
+    for arm in study.arms:
+        if arm.method not in ("lora", "last2"): continue
+        settings = arm.settings(study.settings, study.seeds[0], None)
+        name = settings.model, settings.revision
+        if name not in encoders: encoders[name] = load_encoder(settings)
+        if arm.method == "lora": check_targets(encoders[name], settings)
+        else: choose_trainable(encoders[name], "last2")
+
 def with_conditions(study: Study) -> Study:
     "The study with the fingerprints of its rows and encoders, and the number format and threads of this machine"
+    check_methods_fit(study)
     arms = [arm.settings(study.settings, study.seeds[0], None) for arm in study.arms]
     data = {_sources(settings)[0]: settings for settings in arms}
     encoders = {_sources(s)[1]: s for s, arm in zip(arms, study.arms) if arm.method != "bow"}

@@ -348,13 +348,22 @@ def edit_card(**values):
 def weights(name, edit): return lambda folder: change_weights(folder/name, edit)
 
 
-WHOLE = dict(no_head=(weights("model.safetensors", without("classifier")), "missing: classifier"), no_layer=(weights("model.safetensors", without("layer.1")), "would be random"),
+def moved(tensors): return {name: value + 1 if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def both_labels(folder):
+    edit_card(labels=["POS", "NEG"])(folder)
+    edit_json("config.json", id2label={"0": "POS", "1": "NEG"})(folder)
+
+
+WHOLE = dict(other_training=(weights("model.safetensors", moved), "saved together"), both_swapped=(both_labels, "saved together"), no_head=(weights("model.safetensors", without("classifier")), "missing: classifier"), no_layer=(weights("model.safetensors", without("layer.1")), "would be random"),
              nan=(weights("model.safetensors", spoil), "are not finite"), more_layers=(edit_json("config.json", num_hidden_layers=3), "would be random"), fewer_layers=(edit_json("config.json", num_hidden_layers=1), "weights of more layers"),
              other_type=(edit_json("config.json", model_type="gpt2"), "cannot read|would be random|other shapes"), swapped=(edit_json("config.json", id2label={"0": "POS", "1": "NEG"}), "do not agree on the classes"),
              card_swapped=(edit_card(labels=["POS", "NEG"]), "do not agree on the classes"), pooled=(edit_card(pooling="mean"), "do not agree on pooling"), regression=(edit_json("config.json", problem_type="regression"), "trained for regression"),
              architecture=(edit_json("config.json", architectures=5), "without a trained classification head"), empty_card=(lambda folder: (folder/"sentiment.json").write_text('{"settings": {}}'), "does not say labels, max_length"),
              seen=(lambda folder: (folder/"seen_texts.json").write_text('{"sha256_64": "YWJj"}'), "not a list of fingerprints"))
-ADAPTER = dict(no_layer=(weights("adapter_model.safetensors", without("layer.1")), "not those that its adapter_config.json"), nan=(weights("adapter_model.safetensors", spoil), "are not finite"),
+ADAPTER = dict(other_training=(weights("adapter_model.safetensors", moved), "saved together"), swapped=(edit_card(labels=["POS", "NEG"]), "saved together"),
+               no_layer=(weights("adapter_model.safetensors", without("layer.1")), "not those that its adapter_config.json"), nan=(weights("adapter_model.safetensors", spoil), "are not finite"),
                extra=(weights("adapter_model.safetensors", lambda tensors: tensors | {"zebra": next(iter(tensors.values()))}), "not those that its"), shape=(weights("adapter_model.safetensors", lambda tensors: {name: value[:-1] for name, value in tensors.items()}), "not those that its"),
                empty=(lambda folder: (folder/"adapter_config.json").write_text("{}"), "adapter_config.json is not the config of a LoRA adapter"), kind=(edit_json("adapter_config.json", peft_type="IA3"), "is not the config of a LoRA adapter"),
                rank=(edit_json("adapter_config.json", r=8), "do not agree on r:"), alpha=(edit_json("adapter_config.json", lora_alpha=999), "do not agree on lora_alpha"), targets=(edit_json("adapter_config.json", target_modules=["query"]), "do not agree on target_modules"),

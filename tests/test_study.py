@@ -46,6 +46,11 @@ def alone(tmp_path_factory):
     return out
 
 
+def test_a_method_that_the_encoder_cannot_have_stops_before_the_first_run(command, tiny_encoder, tmp_path):
+    code, out, err = command("study", "verdict", "--model", tiny_encoder, "--n-train", "16", "--n-validation", "8", "--n-test", "8", "--out", "mine")
+    assert code == 2 and len(err.splitlines()) == 1 and "leave out last2" in err and not (tmp_path/"mine").exists()
+
+
 def test_a_killed_study_goes_on_without_repeating_a_run(alone, tmp_path):
     first = worker(tmp_path/"mine")
     wait_for(tmp_path/"mine", 2, first)
