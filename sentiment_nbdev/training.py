@@ -24,7 +24,7 @@ from .settings import TRAINED, Settings
 from .collation import batches_of, make_collator
 from .metrics import calibrate, score_logits
 from .records import PeakMemory, RunRecord, describe_rows
-from .trainer import (LiveProgress, autocast, evaluation_order, make_record, make_trainer, read_log,
+from .trainer import (EpochLog, LiveProgress, autocast, evaluation_order, make_record, make_trainer, read_log,
                                      training_cost, watched)
 
 # %% ../nbs/07_training.ipynb #dac1a580
@@ -97,7 +97,7 @@ def fine_tune(
         loss = loss_function(tokens["train"]["labels"][:], settings)
         trainer = make_trainer(model, tokens, tokenizer, settings, lr, checkpoints or folder, loss, parts, callbacks)
         if live is None: live = watched()
-        if live: trainer.add_callback(LiveProgress)
+        trainer.add_callback(LiveProgress if live else EpochLog(method))
         with PeakMemory(trainer.args.device) as peak:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     history, epochs = read_log(trainer.state.log_history)
