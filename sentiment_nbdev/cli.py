@@ -148,7 +148,7 @@ def compare(
     out = out or Path("runs")/f"compare-{chosen.profile}"
     report = run(chosen, out, tuple(names), seeds, say)
     print(report)
-    say(f"Wrote report.md, table.csv, comparison.png, summary.json, records and models to {out}; the picture: {out}/comparison.png")
+    say(f"Wrote report.md, table.csv, summary.json, records and models to {out}; the picture: {out}/comparison.png")
     write_skipped(found.skipped, out)
     failed = [record for record in read_results(out).records if record.status == "failed"]
     if failed:
