@@ -12,6 +12,7 @@ __all__ = ['ANSWER', 'label_texts', 'find_text_column', 'answer_names', 'own_ans
 import math, re, tempfile
 from itertools import count, zip_longest
 from pathlib import Path
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features, Value
 from .files import (InputError, add_columns, check_output, list_names, shown_text, table_kind, table_parts,
@@ -33,7 +34,7 @@ def _label_batch(
     "An answer for each: a label, or the reason why there is none"
     faults = [text_fault(text) for text in texts]
     good, labels = [text for text, fault in zip(texts, faults) if not fault], classifier.settings.labels
-    shares = classifier.probabilities(good) if every_class else []
+    shares = classifier.probabilities(good) if every_class else np.zeros((0, len(labels)))
     found = iter(classifier.choose(shares) if every_class else classifier.predict(good))
     answers = [Prediction("", math.nan) if fault else next(found) for fault in faults]
     doubts = [f"unsure: {a.label} at {a.probability:.6g} is below {least:g}" if a.probability < least else "" for a in answers]
@@ -110,8 +111,9 @@ def predict_file(
     names = answer_names(features, classifier.settings.labels if every_class else ())
     kinds = [*ANSWER.values(), *[Value("float64")] * (len(names) - len(ANSWER))]
     schema = Features(features | dict(zip(names, kinds))).arrow_schema
-    parts = ((arrays, _label_batch(classifier, texts, every_class, least)) for arrays, texts in table_parts(path, column, columns))
-    tables = (pa.table([*arrays, *answer.values()], schema=schema) for arrays, answer in parts)
+    def labelled(texts): return _label_batch(classifier, texts, every_class, least).values()
+    parts = table_parts(path, column, columns)
+    tables = (pa.table([*arrays, *labelled(texts)], schema=schema) for arrays, texts in parts)
     if not cache: return Dataset(pa.concat_tables([schema.empty_table(), *tables]))
     Path(cache).mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=cache, suffix=".arrow", delete=False) as file, pa.ipc.new_stream(file, schema) as stream:

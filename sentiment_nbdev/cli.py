@@ -198,7 +198,7 @@ def _draw_coverage(analysis, path: Path):
     "The curve of coverage and accuracy as a picture"
     from sentiment_nbdev.confidence import plot_coverage
     from sentiment_nbdev.pictures import save_picture
-    axes = plot_coverage(analysis.rows["probability"], analysis.rows["right"], len(analysis.labels))
+    axes = plot_coverage(analysis.rows["probability"], analysis.rows["right"])
     save_picture(axes.figure, path)
     say(f"Wrote the curve to {path}")
 
@@ -423,8 +423,8 @@ def _least_confidence(known, confidence: float | None, accuracy: float | None) -
     if accuracy is None: return confidence
     line = lowest_threshold(known, accuracy)
     row = coverage_table(known.counts).loc[line]
-    say(f"labels from a confidence of {line:g} on: {row['coverage']:.1%} of {known.n:,} validation rows, {row['accuracy']:.1%} of "
-        f"these right (95 % interval {row['low']:.1%} to {row['high']:.1%})")
+    say(f"labels from a confidence of {line:g} on: {row['coverage']:.1%} of {known.n:,} validation rows, "
+        f"{row['accuracy']:.1%} of these right (95 % interval {row['low']:.1%} to {row['high']:.1%})")
     return line or None
 
 # %% ../nbs/engine/cli.ipynb #fb46ec09

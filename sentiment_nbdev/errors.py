@@ -210,7 +210,8 @@ def coverage_report(
     confidence: Confidence,  # Of the model
 ) -> str:                    # Several lines
     "Coverage and accuracy at each threshold, beside the accuracy of the validation rows, and what the temperature did"
-    table = coverage_table(count_answers(analysis.rows["probability"], analysis.rows["right"], len(analysis.labels)))
+    lines = [line for line, *_ in confidence.counts] or None                   # those of the validation rows, if there are any
+    table = coverage_table(count_answers(analysis.rows["probability"], analysis.rows["right"], lines))
     if confidence.counts: table["validation"] = coverage_table(confidence.counts)["accuracy"]
     both = [f"{name} {analysis.scores[name]:.4g}, {analysis.scaled[name]:.4g}" for name in ("nll", "ece", "brier")]
     scaled = f"\nbefore and after it: {'; '.join(both)}" if confidence.temperature else ""
