@@ -35,7 +35,7 @@ def _label_batch(
     faults = [text_fault(text) for text in texts]
     good, labels = [text for text, fault in zip(texts, faults) if not fault], classifier.settings.labels
     shares = classifier.probabilities(good) if every_class else np.zeros((0, len(labels)))
-    found = iter(classifier.choose(shares) if every_class else classifier.predict(good))
+    found = iter([Prediction.of(row, labels) for row in shares] if every_class else classifier.predict(good))
     answers = [Prediction("", math.nan) if fault else next(found) for fault in faults]
     doubts = [f"unsure: {a.label} at {a.probability:.6g} is below {least:g}" if a.probability < least else "" for a in answers]
     columns = dict(predicted=["" if doubt else a.label for a, doubt in zip(answers, doubts)],

@@ -373,6 +373,7 @@ def _say_columns(classifier, names: list[str], file: Path, asked: str | None) ->
     if new[:3] != [*ANSWER]: say(f"{file} has answers already: the new ones are in {', '.join(new)}")
     return column
 
+# %% ../nbs/engine/cli.ipynb #c0f1de45
 def _print_rows(rows, column: str):
     "One line per row: label, probability, those of all classes when they were asked for, and text, separated by tabs"
     from sentiment_nbdev.answers import own_answers

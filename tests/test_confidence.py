@@ -1,21 +1,20 @@
 """What a model says of its own sureness: the temperature that it keeps, every class, silence below a line, and what that costs."""
 import json, math, shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Settings
 from scipy.special import log_softmax, softmax
 from sentiment_nbdev.answers import answer_names, check_answers, label_texts, own_answers, predict_file, write_rows
 from sentiment_nbdev.confidence import (Confidence, check_share, count_answers, coverage_table, fit_confidence, lowest_threshold, plot_coverage, tenths,
                                         written_confidence)
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.metrics import wilson_interval
-from sentiment_nbdev.prediction import Classifier
+from sentiment_nbdev.prediction import Classifier, Prediction
 from sentiment_nbdev.records import read_record
 from sentiment_nbdev.saving import model_card, read_card, read_confidence
+from sentiment_nbdev.settings import Settings
 
 TEXTS = ["a joy", "two dull hours", "the train leaves at nine"]
 SURE = Confidence(2.5, ((0.0, 400, 320), (0.61, 300, 285), (0.85, 100, 99)))
@@ -187,8 +186,7 @@ class Stars:
     confidence = SURE
     table = np.array([[0.1, 0.2, 0.4, 0.25, 0.05], [0.02, 0.9, 0.03, 0.03, 0.02]])
     def probabilities(self, texts): return np.array([self.table[int("sure" in text)] for text in texts]).reshape(-1, 5)
-    choose = Classifier.choose
-    def predict(self, texts): return self.choose(self.probabilities(texts))
+    def predict(self, texts): return [Prediction.of(row, self.settings.labels) for row in self.probabilities(texts)]
 
 
 NAMES = [f"probability_{label}" for label in Stars.settings.labels]
