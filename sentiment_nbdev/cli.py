@@ -193,7 +193,7 @@ Picture = Annotated[Optional[Path], typer.Option("--picture", metavar="FILE", pa
                                                  help="new png file for the curve of --coverage")]
 Show = Annotated[int, typer.Option("--show", min=0, metavar="N", help="print the N most confident mistakes with their texts")]
 
-# %% ../nbs/engine/cli.ipynb #34d9b7b5
+# %% ../nbs/engine/cli.ipynb #c0f1de46
 def _draw_coverage(analysis, path: Path):
     "The curve of coverage and accuracy as a picture"
     from sentiment_nbdev.confidence import plot_coverage
@@ -202,6 +202,7 @@ def _draw_coverage(analysis, path: Path):
     save_picture(axes.figure, path)
     say(f"Wrote the curve to {path}")
 
+# %% ../nbs/engine/cli.ipynb #34d9b7b5
 @app.command(epilog="Example: sentiment evaluate runs/lora --data my-reviews.csv --n-test 200 --errors mistakes.csv")
 def evaluate(
     folder: Saved, profile: Profile = None, settings: File = None, base: Base = None, data: Data = None,
