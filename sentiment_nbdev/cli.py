@@ -6,11 +6,11 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
-           'Resume', 'app', 'Saved', 'Base', 'RowSet', 'Errors', 'By', 'Show', 'StudyName', 'Vary', 'GridMethods',
-           'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'Texts', 'Source', 'Output', 'Listed',
-           'LEFTOVERS', 'chosen_settings', 'seed_list', 'say', 'fitting_settings', 'write_skipped', 'compare', 'train',
-           'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'suspects', 'merge', 'push', 'init',
-           'check_launch', 'main']
+           'Resume', 'app', 'Saved', 'Base', 'RowSet', 'Errors', 'By', 'Coverage', 'Picture', 'Show', 'StudyName',
+           'Vary', 'GridMethods', 'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'Texts',
+           'Source', 'EveryClass', 'MinConfidence', 'MinAccuracy', 'Output', 'Listed', 'LEFTOVERS', 'chosen_settings',
+           'seed_list', 'say', 'fitting_settings', 'write_skipped', 'compare', 'train', 'evaluate', 'bench', 'grid',
+           'study', 'report', 'predict', 'suspects', 'merge', 'push', 'init', 'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
 import errno, locale, logging, os, shutil, sys, tempfile, warnings
@@ -188,26 +188,44 @@ Errors = Annotated[Optional[Path], typer.Option("--errors", metavar="FILE", pars
                                                 help="new csv, tsv, jsonl or parquet file for the mistakes, surest first")]
 By = Annotated[Optional[list[str]], typer.Option("--by", metavar="COLUMN", show_default="tags, for the bundled corpus",
                                                  help="column of the data: accuracy of each of its groups; may be repeated")]
+Coverage = Annotated[bool, typer.Option("--coverage", help="accuracy of the answers when unsure rows get none, and their share")]
+Picture = Annotated[Optional[Path], typer.Option("--picture", metavar="FILE", parser=_home,
+                                                 help="new png file for the curve of --coverage")]
 Show = Annotated[int, typer.Option("--show", min=0, metavar="N", help="print the N most confident mistakes with their texts")]
+
+# %% ../nbs/engine/cli.ipynb #c0f1de46
+def _draw_coverage(analysis, path: Path):
+    "The curve of coverage and accuracy as a picture"
+    from sentiment_nbdev.confidence import plot_coverage
+    from sentiment_nbdev.pictures import save_picture
+    axes = plot_coverage(analysis.rows["probability"], analysis.rows["right"])
+    save_picture(axes.figure, path)
+    say(f"Wrote the curve to {path}")
 
 # %% ../nbs/engine/cli.ipynb #34d9b7b5
 @app.command(epilog="Example: sentiment evaluate runs/lora --data my-reviews.csv --n-test 200 --errors mistakes.csv")
 def evaluate(
     folder: Saved, profile: Profile = None, settings: File = None, base: Base = None, data: Data = None,
-    n_test: NTest = None, set_: RowSet = None, errors: Errors = None, by: By = None, show: Show = 0):
+    n_test: NTest = None, set_: RowSet = None, errors: Errors = None, by: By = None, show: Show = 0,
+    coverage: Coverage = False, picture: Picture = None):
     "Score a saved model on the test rows, without flags on those of its own training; --errors, --by, --show: where it fails."
     if other := {pair.partition("=")[0].strip() for pair in set_ or []} & FIELDS.keys() - {f.name for f in fields(RowSettings)}:
         raise InputError(f"--set {sorted(other)[0]}: the model is trained, so only settings of the rows can be set")
     quiet_libraries()
-    from sentiment_nbdev.errors import analyse_errors, error_report, write_mistakes
+    from sentiment_nbdev.errors import analyse_errors, coverage_report, error_report, write_mistakes
+    from sentiment_nbdev.pictures import check_new_picture
     from sentiment_nbdev.prediction import Classifier, score_classifier
     if errors: check_new_table(errors, "--errors")
+    if picture: check_new_picture(picture, "--picture")
     classifier = Classifier.load(folder, base=base)
     chosen = fitting_settings(profile, settings, set_, classifier.settings, splits=("test",), data=data, n_test=n_test).settings
-    analysis = analyse_errors(classifier, chosen, by) if errors or by or show else None
+    failures, coverage = bool(errors or by or show), coverage or bool(picture)
+    analysis = analyse_errors(classifier, chosen, by) if failures or coverage else None
     scores = analysis.scores if analysis else score_classifier(classifier, chosen)
     for name, value in scores.items(): print(f"{name:14} {value:.4g}")
-    if analysis: print(f"\n{error_report(analysis, show)}")
+    if analysis and coverage: print(f"\n{coverage_report(analysis, classifier.confidence)}")
+    if analysis and failures: print(f"\n{error_report(analysis, show)}")
+    if analysis and picture: _draw_coverage(analysis, picture)
     if analysis and errors: say(f"Wrote {write_mistakes(analysis, errors)} mistakes to {errors}")
 
 # %% ../nbs/engine/cli.ipynb #aaebab78
@@ -350,18 +368,31 @@ def _texts(texts: list[str], source: str | None) -> list[str]:
 
 def _say_columns(classifier, names: list[str], file: Path, asked: str | None) -> str:
     "The column of the texts; says which it is when nobody named it, and how the answers are called when their names were taken"
-    from sentiment_nbdev.answers import ANSWER, find_text_column
-    column = find_text_column(classifier, names, asked)
+    from sentiment_nbdev.answers import ANSWER, find_text_column, own_answers
+    column, new = find_text_column(classifier, names, asked), own_answers(names)
     if column not in ("text", asked, classifier.settings.text_column): say(f"{file}: texts in the column {column!r}")
-    if names[-3:] != [*ANSWER]: say(f"{file} has answers already: the new ones are in {', '.join(names[-3:])}")
+    if new[:3] != [*ANSWER]: say(f"{file} has answers already: the new ones are in {', '.join(new)}")
     return column
 
+# %% ../nbs/engine/cli.ipynb #c0f1de45
 def _print_rows(rows, column: str):
-    "One line per row: label, probability and text, separated by tabs"
-    predicted, probability, error = rows.column_names[-3:]
+    "One line per row: label, probability, those of all classes when they were asked for, and text, separated by tabs"
+    from sentiment_nbdev.answers import own_answers
+    predicted, probability, error, *classes = own_answers(rows.column_names)
+    if classes: say("\t".join(" ".join(name.split()) for name in (predicted, probability, *classes, column)))
     for row in rows:
-        answer, text = row[predicted] or f"error: {row[error]}", " ".join(str(row[column]).split())
-        print(answer, f"{row[probability]:.3f}", text, sep="\t")
+        reason = "" if row[predicted] else "unsure" if row[probability] == row[probability] else f"error: {row[error]}"
+        shares = [f"{row[name]:.3f}" for name in (probability, *classes)]
+        print(row[predicted] or reason, *shares, " ".join(str(row[column]).split()), sep="\t")
+
+def _say_unanswered(rows):
+    "How many rows have no label, and why"
+    from sentiment_nbdev.answers import own_answers
+    _, probability, error, *_ = own_answers(rows.column_names)
+    reasons = [value == value for value, why in zip(rows[probability], rows[error]) if why]    # NaN: there was nothing to judge
+    unsure, faulty = sum(reasons), len(reasons) - sum(reasons)
+    if unsure: say(f"{unsure} of {len(rows)} rows have no label because the model is not sure enough")
+    if faulty: say(f"warning: {faulty} of {len(rows)} rows have no label, see error")
 
 # %% ../nbs/engine/cli.ipynb #1c87d333
 TextColumn = Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].metadata["help"], metavar="",
@@ -370,15 +401,41 @@ Texts = Annotated[Optional[list[str]], typer.Argument(metavar="TEXT", help="text
                                                                            "write -- before a text that begins with -")]
 Source = Annotated[Optional[str], typer.Option("--input", metavar="FILE",
                                                help="csv, tsv, json, jsonl, parquet or txt file (or .gz), or -")]
+EveryClass = Annotated[bool, typer.Option("--every-class", help="also the probability of each class, as probability_LABEL")]
+MinConfidence = Annotated[Optional[str], typer.Option(metavar="SHARE", help="no label for a text whose probability is lower, "
+                                                                            "such as 0.9")]
+MinAccuracy = Annotated[Optional[str], typer.Option(metavar="SHARE", help="the same, from the lowest confidence at which the "
+                                                                          "model's validation rows were right so often")]
 Output = Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE",
                                                 parser=_home)]
+
+# %% ../nbs/engine/cli.ipynb #c0f1de41
+def _checked_shares(confidence: str | None, accuracy: str | None) -> tuple:
+    "What --min-confidence and --min-accuracy say, as numbers; at most one of them"
+    from sentiment_nbdev.confidence import check_share
+    if confidence is not None and accuracy is not None:
+        raise InputError("both --min-confidence and --min-accuracy given: give one of them")
+    given = {"--min-confidence": confidence, "--min-accuracy": accuracy}
+    return tuple(value if value is None else check_share(value, name) for name, value in given.items())
+
+def _least_confidence(known, confidence: float | None, accuracy: float | None) -> float | None:
+    "The confidence below which a text gets no label; says what the validation rows of the model say about it"
+    from sentiment_nbdev.confidence import coverage_table, lowest_threshold
+    say(f"probabilities: {known}")
+    if accuracy is None: return confidence
+    line = lowest_threshold(known, accuracy)
+    row = coverage_table(known.counts).loc[line]
+    say(f"labels from a confidence of {line:g} on: {row['coverage']:.1%} of {known.n:,} validation rows, "
+        f"{row['accuracy']:.1%} of these right (95 % interval {row['low']:.1%} to {row['high']:.1%})")
+    return line or None
 
 # %% ../nbs/engine/cli.ipynb #fb46ec09
 @app.command(epilog="Example: sentiment predict runs/lora 'a lovely, lovely film'")
 def predict(
     folder: Saved,
     texts: Texts = None, source: Source = None, output: Output = None,
-    text_column: TextColumn = None, base: Base = None):
+    text_column: TextColumn = None, base: Base = None,
+    every_class: EveryClass = False, min_confidence: MinConfidence = None, min_accuracy: MinAccuracy = None):
     "Label texts: given as arguments, in a file, or line by line on standard input."
     if texts and source: raise InputError("both texts and --input given: give one of them")
     quiet_libraries()
@@ -386,15 +443,17 @@ def predict(
     from sentiment_nbdev.prediction import Classifier
     file = _home(source) if source and source != "-" else None
     if output: check_answers(output, file)
+    shares = _checked_shares(min_confidence, min_accuracy)
     classifier = Classifier.load(folder, base=base)
+    least = _least_confidence(classifier.confidence, *shares) if every_class or any(shares) else None
+    how: dict = dict(every_class=every_class, min_confidence=least)
     with tempfile.TemporaryDirectory() as cache:
-        if file: rows = predict_file(classifier, file, text_column, cache)
-        else: rows = label_texts(classifier, _texts(texts or [], source))
+        if file: rows = predict_file(classifier, file, text_column, cache, **how)
+        else: rows = label_texts(classifier, _texts(texts or [], source), **how)
         column = _say_columns(classifier, rows.column_names, file, text_column) if file else "text"
         if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output, file)}")
         else: _print_rows(rows, column)
-        if faulty := sum(map(bool, rows[rows.column_names[-1]])):
-            say(f"warning: {faulty} of {len(rows)} rows have no label, see error")
+        _say_unanswered(rows)
 
 # %% ../nbs/engine/cli.ipynb #c1dbc061
 Listed = Annotated[Optional[Path], typer.Option("--output", metavar="FILE", parser=_home,
@@ -424,13 +483,14 @@ def merge(
     "Merge an adapter into its encoder and save the whole model."
     quiet_libraries()
     from sentiment_nbdev.lora import load_adapter, merge_adapter
-    from sentiment_nbdev.saving import read_card, save_classifier
+    from sentiment_nbdev.saving import read_card, read_confidence, save_classifier
     from sentiment_nbdev.tokenization import load_tokenizer
     check_folder(out, read=(adapter, base or ""))
     read_seen(adapter)                                   # a damaged list is said now, and not by the merged model
+    confidence = read_confidence(adapter)
     merged, chosen = load_adapter(adapter, base)
     sha256 = read_card(adapter)["base_sha256"]
-    save_classifier(merge_adapter(merged), load_tokenizer(chosen), out, chosen, sha256, kind="merged")
+    save_classifier(merge_adapter(merged), load_tokenizer(chosen), out, chosen, sha256, "merged", confidence)
     if (adapter/SEEN).is_file(): shutil.copy(adapter/SEEN, out/SEEN)
     say(f"Merged {adapter} into {out}")
 

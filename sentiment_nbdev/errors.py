@@ -7,7 +7,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/errors.html.md"""
 # %% auto #0
 __all__ = ['MISTAKE', 'MOST_GROUPS', 'confusion_table', 'class_scores', 'accuracy_by_group', 'accuracy_by_length',
            'confident_mistakes', 'group_names', 'ErrorAnalysis', 'analyse_errors', 'plot_groups', 'write_mistakes',
-           'error_report']
+           'error_report', 'coverage_report']
 
 # %% ../nbs/engine/errors.ipynb #fcc8dfe7
 from dataclasses import dataclass, field
@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from datasets import ClassLabel, Dataset, Features, Value
-from scipy.special import softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from .files import InputError, cell_text, check_new_table, list_names
 from .pictures import in_our_look, new_axes
@@ -25,6 +24,7 @@ from .labels import seen_labels
 from .rows import check_rows, plan_rows
 from .tokenization import full_lengths
 from .metrics import score_logits, wilson_interval
+from .confidence import Confidence, count_answers, coverage_table
 from .loading import unseen_rows
 from .prediction import Classifier
 from .answers import write_rows
@@ -114,8 +114,9 @@ class ErrorAnalysis:
     labels: tuple[str, ...]
     limit: int                     # Tokens the model reads of a text
     scores: dict                   # From `score_logits`
-    rows: pd.DataFrame = field(repr=False) # row, text, label, predicted, probability, tokens, right
+    rows: pd.DataFrame = field(repr=False) # row, text, label, predicted, probability (after the temperature), tokens, right
     groups: dict[str, list[list[str]]] = field(repr=False) # Column -> the groups of each row
+    scaled: dict = field(repr=False, default_factory=dict) # The scores again, after the model's temperature
 
 # %% ../nbs/engine/errors.ipynb #0a5de15f
 def _test_rows(classifier: Classifier, settings: Settings, by: list[str]) -> tuple[Dataset, dict]:
@@ -141,13 +142,15 @@ def analyse_errors(
     rows, groups = _test_rows(classifier, settings, by or ["tags"] * (settings.data == "corpus"))
     texts, labels = rows["text"][:], settings.labels
     logits = classifier.logits(texts)
+    shares = classifier.confidence.probabilities(logits)
     table = pd.DataFrame(dict(row=rows["row"][:], text=texts, label=[labels[number] for number in rows["label"]],
                               predicted=[labels[number] for number in logits.argmax(axis=1)],
-                              probability=softmax(logits, axis=1).max(axis=1).astype(float),
+                              probability=shares.max(axis=1).astype(float),
                               tokens=full_lengths(texts, classifier.tokenizer)))
     table["right"] = table["label"] == table["predicted"]
     limit = classifier.tokenizer.model_max_length
-    return ErrorAnalysis(labels, limit, score_logits(logits, rows["label"][:]), table, groups)
+    scores, scaled = (score_logits(z, rows["label"][:]) for z in (logits, logits / (classifier.confidence.temperature or 1)))
+    return ErrorAnalysis(labels, limit, scores, table, groups, scaled)
 
 # %% ../nbs/engine/errors.ipynb #6a45bbaa
 @in_our_look
@@ -200,3 +203,17 @@ def error_report(
         text = " ".join(mistake.text.split())
         parts.append(f"row {mistake.row}: {mistake.label} taken for {mistake.predicted} at {mistake.probability:.3f}\n{text}")
     return "\n\n".join(parts)
+
+# %% ../nbs/engine/errors.ipynb #c0f1de22
+def coverage_report(
+    analysis: ErrorAnalysis,
+    confidence: Confidence,  # Of the model
+) -> str:                    # Several lines
+    "Coverage and accuracy at each threshold, beside the accuracy of the validation rows, and what the temperature did"
+    lines = [line for line, *_ in confidence.counts] or None                   # those of the validation rows, if there are any
+    table = coverage_table(count_answers(analysis.rows["probability"], analysis.rows["right"], lines))
+    if confidence.counts: table["validation"] = coverage_table(confidence.counts)["accuracy"]
+    both = [f"{name} {analysis.scores[name]:.4g}, {analysis.scaled[name]:.4g}" for name in ("nll", "ece", "brier")]
+    scaled = f"\nbefore and after it: {'; '.join(both)}" if confidence.temperature else ""
+    title = "coverage (rows answered from this confidence on; 95 % intervals, each for itself)"
+    return f"{_plain_table(title, table)}\nprobabilities: {confidence}{scaled}"

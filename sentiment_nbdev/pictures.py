@@ -6,7 +6,7 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/pictures.html.md"
 
 # %% auto #0
 __all__ = ['LOOK', 'WIDTH', 'STYLE', 'TINTS', 'in_our_look', 'new_axes', 'stacked_axes', 'plain_ticks', 'save_picture',
-           'ColouredTokens']
+           'check_new_picture', 'ColouredTokens']
 
 # %% ../nbs/engine/pictures.ipynb #0a20786a
 import html
@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator
-from .files import write_atomically
+from .files import InputError, check_place, write_atomically
 
 # %% ../nbs/engine/pictures.ipynb #4d9d4259
 LOOK = str(files("sentiment_nbdev")/"sentiment.mplstyle")
@@ -65,6 +65,17 @@ def save_picture(
     "The same bytes for the same picture, and no half file when the disk is full"
     with write_atomically(path) as temporary: figure.savefig(temporary, dpi=200, metadata=dict(Software=None))
     plt.close(figure)
+
+# %% ../nbs/engine/pictures.ipynb #c0f1de31
+def check_new_picture(
+    path: str | Path, # The png file that shall be written
+    flag: str,        # What names it on the command line
+):
+    "Raise an `InputError` before the work when the picture could not be written, or something is there already"
+    path = check_place(path)
+    if path.suffix.lower() != ".png": raise InputError(f"cannot write {path}: its name must end in .png")
+    if path.is_dir(): raise InputError(f"{path} is a folder: name a file")
+    if path.exists(): raise InputError(f"{path} exists: move it, or name another file with {flag}")
 
 # %% ../nbs/engine/pictures.ipynb #6556b157
 STYLE = dict(bow=("#777777", ":", "D"), probe=("#998800", "-.", "^"), bitfit=("#228833", (0, (1, 1)), "v"),

@@ -14,21 +14,31 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy.special import softmax
 from .files import InputError
 from .settings import Settings, choose_device
 from .data import load_reviews
 from .tokenization import tokenize
 from .fast_path import make_quick
 from .metrics import score_logits, wilson_interval
+from .confidence import Confidence
 from .training import predict_logits
-from .loading import TokenRows, check_logits, check_texts, describe_model, load_saved, unseen_rows
+from .saving import read_confidence
+from .loading import (TokenRows, check_logits, check_texts, describe_model, load_saved, saved_folder,
+                                     unseen_rows)
 
 # %% ../nbs/11_prediction.ipynb #cfc6e86e
 class Prediction(NamedTuple):
     "The most probable class of a text"
     label: str
-    probability: float # Of this label, from 0 to 1
+    probability: float # Of this label, from 0 to 1, after the model's temperature
+
+    @classmethod
+    def of(cls,
+        row: np.ndarray,         # (C,) probabilities of one text
+        labels: tuple[str, ...], # Names of the classes
+    ) -> "Prediction":
+        "The answer that the probabilities give"
+        return cls(labels[row.argmax()], float(row.max()))
 
 # %% ../nbs/11_prediction.ipynb #9d67d204
 @dataclass(repr=False)
@@ -38,6 +48,7 @@ class Classifier:
     tokenizer: Any
     settings: Settings
     seen: frozenset[bytes] | None = None # Fingerprints of the texts it was made with; None when nobody kept them
+    confidence: Confidence = Confidence() # Temperature of its probabilities; without one they are those of the logits
 
     @classmethod
     def load(cls,
@@ -46,23 +57,24 @@ class Classifier:
         device: str = "auto",    # auto, cuda, mps or cpu
     ) -> "Classifier":
         "Load what is in the folder; an adapter finds its encoder by itself"
-        model, tokenizer, settings, seen = load_saved(folder, base)
-        settings = replace(settings, device=device)
-        model = make_quick(model, settings).to(choose_device(settings)).eval()
-        return cls(model, tokenizer, settings, seen)
+        model, tokenizer, settings, seen = load_saved(folder := saved_folder(folder), base)
+        model = make_quick(model, settings := replace(settings, device=device)).to(choose_device(settings)).eval()
+        return cls(model, tokenizer, settings, seen, read_confidence(folder))
 
-    def __repr__(self): return f"Classifier({describe_model(self.model, self.settings)})"
+    def __repr__(self): return f"Classifier({describe_model(self.model, self.settings)}, {self.confidence})"
 
     def logits(self, texts: list[str]) -> np.ndarray:
-        "Logits (N, classes) of N texts, in their order"
+        "Logits (N, classes) of N texts, in their order; no temperature changes them"
         if not (texts := check_texts(texts)): return np.zeros((0, len(self.settings.labels)), dtype=np.float32)
-        rows = TokenRows(tokenize(texts, self.tokenizer))
-        return check_logits(predict_logits(self.model, rows, self.tokenizer, self.settings))
+        return check_logits(predict_logits(self.model, TokenRows(tokenize(texts, self.tokenizer)), self.tokenizer, self.settings))
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        "Probabilities (N, classes) of N texts, after the temperature, in the order of `settings.labels`"
+        return self.confidence.probabilities(self.logits(texts))
 
     def predict(self, texts: list[str]) -> list[Prediction]:
         "Label and probability of each of N texts, in their order"
-        probabilities = softmax(self.logits(texts), axis=-1)
-        return [Prediction(self.settings.labels[row.argmax()], float(row.max())) for row in probabilities]
+        return [Prediction.of(row, self.settings.labels) for row in self.probabilities(texts)]
 
 # %% ../nbs/11_prediction.ipynb #dc68316d
 def prediction_table(

@@ -33,6 +33,7 @@ from .encoders import find_head
 from .models import choose_pooling, choose_trainable, load_encoder
 from .fast_path import check_padding, make_quick
 from .metrics import calibrate, score_logits
+from .confidence import Confidence, fit_confidence
 from .records import (Cost, PeakMemory, RunRecord, describe_environment, describe_rows, public_settings,
                                      write_record)
 from .trainer import make_record
@@ -225,9 +226,10 @@ def open_tests(
     model,
     rows: Rows,
     settings: Settings,
+    validation=None,    # Logits (N, C) of the validation rows, if they are known already
 ) -> RunRecord:         # With metrics on the test rows, those of further data included
     "Evaluate the finished model; from here on nothing is chosen any more"
-    record = open_test(record, model, rows.tokens, rows.tokenizer, settings)
+    record = open_test(record, model, rows.tokens, rows.tokenizer, settings, validation)
     others = {}
     for name, (_, tokens) in zip(public_settings(settings)["also_test"], rows.others.values()):
         others[name] = score_rows(predict_logits(model, tokens, rows.tokenizer, settings), tokens["labels"])
@@ -241,11 +243,14 @@ def save_run(
     settings: Settings,
     sha256: str,        # Fingerprint of the encoder
     folder: Path,       # Where the model goes
+    validation=None,    # Logits (N, C) of the validation rows, for the temperature; None saves none
 ) -> int:               # Bytes of the saved weights
-    "Save an adapter for LoRA, a whole model otherwise"
+    "Save an adapter for LoRA, a whole model otherwise, with its temperature"
     settings = replace(settings, pooling=choose_pooling(method, settings))
-    if method == "lora": save_adapter(model, folder, settings, sha256, rows.tokenizer)
-    else: save_classifier(model, rows.tokenizer, folder, settings, sha256, kind=method)
+    labels = rows.tokens["validation"]["labels"]
+    confidence = Confidence() if validation is None else fit_confidence(validation, labels)
+    if method == "lora": save_adapter(model, folder, settings, sha256, rows.tokenizer, confidence)
+    else: save_classifier(model, rows.tokenizer, folder, settings, sha256, method, confidence)
     write_seen(folder, [*rows.reviews["train"]["text"], *rows.reviews["validation"]["text"]])
     return weight_bytes(folder)
 
@@ -261,8 +266,9 @@ def run_method(
     if method == "bow": return run_bow(rows, settings)
     model, record, sha256 = _tune_method(method, rows, settings, checkpoints)
     if not first_process(): return record
-    record.cost.artefact_bytes = save_run(method, model, rows, settings, sha256, Path(folder))
-    return open_tests(record, model, rows, settings)
+    validation = predict_logits(model, rows.tokens["validation"], rows.tokenizer, settings)
+    record.cost.artefact_bytes = save_run(method, model, rows, settings, sha256, Path(folder), validation)
+    return open_tests(record, model, rows, settings, validation)
 
 # %% ../nbs/engine/runs.ipynb #fb5255c4
 def train_and_save(

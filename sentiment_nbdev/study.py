@@ -36,6 +36,7 @@ from .models import choose_pooling, choose_trainable, load_encoder
 from .targets import check_targets
 from .records import (FIRST_VERSION, RunRecord, check_kinds, public_settings, read_record, write_record,
                                      written_settings)
+from .training import predict_logits
 from .saving import weights_sha256
 from .runs import Rows, open_tests, prepare_rows, run_bow, save_run, train_method, trial_rates
 
@@ -124,10 +125,12 @@ def diverged(record: RunRecord) -> bool:
 def _train(run: Run, rows: Rows, folder: Path) -> RunRecord:
     "Train one method, save the model, and test it when the run may"
     model, record, sha256 = train_method(run.method, rows, run.settings)
-    record.cost.artefact_bytes = save_run(run.method, model, rows, run.settings, sha256, folder)
+    known = run.test and not diverged(record)
+    validation = predict_logits(model, rows.tokens["validation"], rows.tokenizer, run.settings) if known else None
+    record.cost.artefact_bytes = save_run(run.method, model, rows, run.settings, sha256, folder, validation)
     record.environment |= dict(encoder_sha256=sha256, data_sha256=run.conditions.data)
     if diverged(record): return replace(record, status="diverged")
-    try: return open_tests(record, model, rows, run.settings) if run.test else record
+    try: return open_tests(record, model, rows, run.settings, validation) if run.test else record
     except InputError: return replace(record, status="diverged")      # logits of the test rows that are no numbers
 
 def _do(run: Run, rows: Rows, models: Path | None) -> RunRecord:

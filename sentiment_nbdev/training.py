@@ -134,10 +134,12 @@ def open_test(
     tokens,             # Tokenized splits; `validation` and `test` are read
     tokenizer,
     settings: Settings,
+    validation=None,    # Logits (N, C) of the validation rows, if they are known already
 ) -> RunRecord:         # The record with test metrics, calibration and the correctness of each row
     "Evaluate the finished model on the test split; its temperature comes from the validation split"
-    scored = [(predict_logits(model, tokens[name], tokenizer, settings), np.array(tokens[name]["labels"]))
-             for name in ("validation", "test")]
+    def predicted(name): return predict_logits(model, tokens[name], tokenizer, settings)
+    known = dict(validation=predicted("validation") if validation is None else validation, test=predicted("test"))
+    scored = [(logits, np.array(tokens[name]["labels"])) for name, logits in known.items()]
     logits, labels = scored[1]
     correct = "".join("1" if right else "0" for right in logits.argmax(-1) == labels)
     rows = record.rows | dict(test=describe_rows(tokens["test"], len(settings.labels)))

@@ -35,6 +35,7 @@ def test_push_and_load(hub, tmp_path):
     card, record = ModelCard.load(root/"models/me/my-critic/README.md"), json.loads((tmp_path/"mine/record.json").read_text())
     assert card.data.eval_results[0].metric_value == round(record["test"]["accuracy"], 4)
     assert f"{record['test']['accuracy_low']:.1%} to {record['test']['accuracy_high']:.1%}" in card.text
+    assert "Probabilities: " in card.text and json.loads((root/"models/me/my-critic/sentiment.json").read_text())["confidence"]["counts"][0][1] == 12
     assert (tmp_path/"mine/README.md").read_text() == (root/"models/me/my-critic/README.md").read_text()
     check_folder(tmp_path/"mine")                               # training may replace it: all of it is ours
     with (tmp_path/"mine/README.md").open("a") as file: file.write("Beware of irony.\n")
