@@ -45,7 +45,7 @@ from .lora import add_lora
 from .runs import Rows
 from .reports import markdown_table
 from .load import OtherWork, busy_mark, check_quiet, load_of
-from .race import all_ways, race_sentences, race_table, run_race, summarise_race
+from .race import all_ways, onnx_ways, race_sentences, race_table, run_race, summarise_race
 
 # %% ../nbs/engine/bench.ipynb #a7189ba3
 def forward_flops(
@@ -566,8 +566,10 @@ def _bench_predict(plan: Plan, log) -> dict:
     "The race of predictions, on the texts of the training rows that are measured elsewhere"
     n = len(first_rows(plan.rows, plan.steps * plan.settings.batch_size)["labels"])
     texts, model = plan.rows.reviews["train"]["text"][:n], job_model(Job(plan.settings, "full", {}, shape=plan.shape))
-    runs, answers = run_race(all_ways(model, plan.rows.tokenizer, plan.settings), texts, plan.rounds, log=log)
-    return dict(runs=runs, summary=summarise_race(runs, answers), skipped={})
+    with tempfile.TemporaryDirectory() as folder:
+        exported, skipped = onnx_ways(model, plan.rows.tokenizer, plan.settings, folder)
+        runs, answers = run_race(all_ways(model, plan.rows.tokenizer, plan.settings) | exported, texts, plan.rounds, log=log)
+    return dict(runs=runs, summary=summarise_race(runs, answers), skipped=skipped)
 
 # %% ../nbs/engine/bench.ipynb #d40880bc
 def _measurement(name: str, plan: Plan, peaks, log) -> dict:
@@ -598,7 +600,7 @@ def _shown(name: str, payload: dict) -> str:
     "What is printed of one kind of measurement"
     if name == "variants":
         told = [speed_summary(payload)] if any(s["variant"] == "ours" for s in payload["summary"]) else []
-        return "\n\n".join([*told, bench_table(payload["summary"], payload["runs"], payload["load"])])
+        return "\n\n".join([*told, bench_table(payload["summary"], payload["runs"], None if told else payload["load"])])
     if name == "predict":
         mark = [busy_mark(payload["load"])] if payload["load"]["busy"] else []
         return "\n\n".join([race_sentences(payload["summary"]), race_table(payload["summary"], payload["skipped"]), *mark])
