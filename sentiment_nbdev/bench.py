@@ -9,7 +9,7 @@ __all__ = ['TUNED', 'LEAN', 'VARIANTS', 'SHAPES', 'MEASURES', 'PROFILED', 'forwa
            'kept_bytes', 'matrix_peak', 'variant_settings', 'Job', 'job_model', 'TokenCount', 'measure',
            'in_fresh_process', 'first_rows', 'rates', 'summarise_runs', 'speedup', 'strongest_rival', 'bench_table',
            'read_bench', 'speed_summary', 'profile_step', 'profile_table', 'ablation_jobs', 'part_speeds', 'plot_parts',
-           'fixed_rows', 'plot_growth', 'Plan', 'check_bench', 'bench']
+           'fixed_rows', 'plot_growth', 'Plan', 'check_bench', 'bench', 'prediction_report', 'accuracy_sentences']
 
 # %% ../nbs/engine/bench.ipynb #c46cf015
 import ctypes, json, multiprocessing, sys, tempfile, time
@@ -37,13 +37,14 @@ from .settings import PLAIN, Settings, change_settings, choose_device, choose_pr
 from .tokenization import load_tokenizer, token_lengths
 from .collation import make_collator
 from .models import load_encoder
+from .evidence import holm, method_difference, verdict
 from .fast_path import make_quick
 from .records import EpochTimer, PeakMemory, describe_environment, public_settings, speed_parts
 from .trainer import SentimentTrainer, autocast, training_arguments
 from .training import mean_loss, predict_logits
 from .lora import add_lora
 from .runs import Rows
-from .reports import markdown_table
+from .reports import markdown_table, pair_runs, read_results
 from .load import OtherWork, busy_mark, check_quiet, load_of
 from .race import all_ways, onnx_ways, race_sentences, race_table, run_race, summarise_race
 
@@ -327,7 +328,7 @@ def speedup(
     variant: str = "ours",
 ) -> float:
     "How many times quicker a variant is, by the medians"
-    by_variant = {line["variant"]: line[rate][0] for line in summary if line["method"] == method}
+    by_variant = {line["variant"]: line[rate][0] for line in summary if line["method"] == method and rate in line}
     return by_variant[variant] / by_variant[over]
 
 def strongest_rival(summary: list[dict], method: str) -> str:
@@ -639,3 +640,30 @@ def _save_pictures(name: str, payload: dict, methods, out: str | Path):
     if name == "growth": axes[0].legend()
     if payload["load"]["busy"]: figure.text(0.5, 0.005, "busy machine: no evidence of speed", ha="center", color="#cc3311")
     save_picture(figure, Path(out)/f"{name}.png")
+
+# %% ../nbs/engine/bench.ipynb #4fbff296
+def prediction_report(
+    folder: str | Path, # Written by `bench`
+) -> str:               # Markdown
+    "The race of predictions in sentences and a table; one line when nobody has run it there"
+    if not (Path(folder)/"predict.json").is_file(): return "No record of this race here yet: run `sentiment bench --measure predict`."
+    found = read_bench(folder, "predict")
+    settings, where = found["settings"], found["environment"]
+    about = (f"{found['runs'][0]['texts']} texts of up to {settings['max_length']} tokens, {where['hardware']}, "
+             f"{where['threads']} threads, {len({run['round'] for run in found['runs']})} rounds.")
+    return "\n\n".join([_shown("predict", found), about])
+
+# %% ../nbs/engine/bench.ipynb #4fbff299
+def accuracy_sentences(
+    before: str | Path,  # A folder of runs
+    after: str | Path,   # A folder of runs with the same methods, seeds and test rows
+    names=("plain", "ours"),
+) -> dict[str, str]:     # Method to a sentence
+    "What paired runs let us say of the accuracy"
+    methods, found = ("full", "lora"), {}
+    for method in methods:
+        pairs = pair_runs(*(read_results(folder).arm(method).tests for folder in (before, after)))
+        found[method] = method_difference([a.correct for a, _ in pairs], [b.correct for _, b in pairs])
+    corrected = [holm([getattr(result, p) for result in found.values()]) for p in ("p", "equivalence_p")]
+    return {method: f"{method}, {result.seeds} seeds, {result.n:,} test rows: {verdict(result, *names, p, equivalence)}"
+            for (method, result), p, equivalence in zip(found.items(), *corrected)}
