@@ -152,7 +152,8 @@ def race_sentences(
     ours, others = ([s for s in summary if s["way"].startswith("ours") == mine] for mine in (True, False))
     best, rival = (max(group, key=lambda s: s["texts_per_second"][0]) for group in (ours, others))
     quick, fastest = (min(group, key=lambda s: s["alone_ms"][0]) for group in (ours, others))
+    other = "" if rival["same_label"] == 1 else f", which gives the pipeline's label to {rival['same_label']:.1%} of them"
     times, once = best["texts_per_second"][0] / rival["texts_per_second"][0], fastest["alone_ms"][0] / quick["alone_ms"][0]
     return (f"- many texts: {best['texts_per_second'][0]:,.1f} per second ({best['way']}), {times:.2f} times the strongest other "
-            f"({rival['way']})\n- one text: {quick['alone_ms'][0]:.1f} ms ({quick['way']}), {once:.2f} times as quick as the "
+            f"({rival['way']}{other})\n- one text: {quick['alone_ms'][0]:.1f} ms ({quick['way']}), {once:.2f} times as quick as the "
             f"strongest other ({fastest['way']}, {fastest['alone_ms'][0]:.1f} ms)")
