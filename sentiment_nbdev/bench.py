@@ -272,7 +272,8 @@ def _measure_or_say(job: Job) -> dict:
     try: return measure(job)
     except Exception as e:
         if not job.compiled: raise
-        return dict(skipped=f"{type(e).__name__}: {str(e).strip().splitlines()[0][:160] if str(e).strip() else 'no reason given'}")
+        why = str(e).strip().splitlines() or ["no reason given"]
+        return dict(skipped=f"{type(e).__name__}: {why[0][:160]}")
 
 def _in_turn(jobs: dict, log=lambda line: None) -> list[dict]:
     "Measure jobs one after the other; `jobs` has a tuple of (name, value) pairs that tell which one it is"
@@ -280,7 +281,8 @@ def _in_turn(jobs: dict, log=lambda line: None) -> list[dict]:
     for about, job in jobs.items():
         with OtherWork() as others: found = in_fresh_process(_measure_or_say, job)
         runs.append(dict(about) | found | dict(others=others.share))
-        log(f"{', '.join(map(str, dict(about).values()))}: {found['skipped'] if 'skipped' in found else format(found['seconds'], '.1f') + ' s'}")
+        told = found["skipped"] if "skipped" in found else f"{found['seconds']:.1f} s"
+        log(f"{', '.join(str(value) for _, value in about)}: {told}")
     return runs
 
 # %% ../nbs/engine/bench.ipynb #8cdc84da
@@ -333,8 +335,8 @@ def speedup(
 
 def strongest_rival(summary: list[dict], method: str) -> str:
     "The quickest variant that is not ours, by the medians of the same run"
-    rivals = {line["variant"]: line["tokens_per_second"][0] for line in summary if line["method"] == method and line["variant"] != "ours"}
-    return max(rivals, key=lambda name: rivals[name])
+    rivals = [line for line in summary if line["method"] == method and line["variant"] != "ours"]
+    return max(rivals, key=lambda line: line["tokens_per_second"][0])["variant"]
 
 # %% ../nbs/engine/bench.ipynb #7a4692c0
 def bench_table(
@@ -356,7 +358,8 @@ def bench_table(
         "eval tokens/s": show(s, "eval_tokens_per_second"),
         "peak MB": show(s, "peak_memory_bytes", scale=1e-6)} for s in summary])
     reasons = {f"{r['method']}, {r['variant']}": r["skipped"] for r in runs if "skipped" in r}
-    return "\n\n".join([table, *filter(None, [busy_mark(load)]), *(f"{name} did not run: {why}" for name, why in reasons.items())])
+    below = [busy_mark(load), *(f"{name} did not run: {why}" for name, why in reasons.items())]
+    return "\n\n".join([table, *filter(None, below)])
 
 # %% ../nbs/engine/bench.ipynb #285ad965
 def read_bench(
@@ -388,8 +391,8 @@ def speed_summary(
     about = f"Batches of {settings['batch_size']}, up to {settings['max_length']} tokens"
     absent = [name for name in VARIANTS if name not in {s["variant"] for s in summary}]
     missing = f" Not in this race: {', '.join(absent)}." if absent else ""
-    mark = busy_mark(found.get("load"))
-    return "\n".join(lines) + f"\n\n{about}, {where['hardware']}, {where['threads']} threads.{missing}" + (f"\n\n{mark}" if mark else "")
+    about += f", {where['hardware']}, {where['threads']} threads.{missing}"
+    return "\n\n".join(filter(None, ["\n".join(lines), about, busy_mark(found.get("load"))]))
 
 # %% ../nbs/engine/bench.ipynb #07e35566
 def _training_step(job: Job, length: int, device):
@@ -524,8 +527,9 @@ def _growth_jobs(
 # %% ../nbs/engine/bench.ipynb #62a6074c
 def _bench_growth(settings, rows: Rows, methods=("full", "lora"), steps: int = 20, log=lambda line: None) -> list[dict]:
     "Measure every job of the growth curves: one dict per measurement"
+    points = {method: _growth_jobs(settings, rows, method, steps) for method in methods}
     return _in_turn({(("method", method), ("axis", axis), ("value", value), ("variant", variant)): job
-                     for method in methods for (axis, value, variant), job in _growth_jobs(settings, rows, method, steps).items()}, log)
+                     for method in methods for (axis, value, variant), job in points[method].items()}, log)
 
 # %% ../nbs/engine/bench.ipynb #c0958d50
 @in_our_look
@@ -607,6 +611,7 @@ def _shown(name: str, payload: dict) -> str:
         return "\n\n".join([race_sentences(payload["summary"]), race_table(payload["summary"], payload["skipped"]), *mark])
     return f"Measured {name}" + (f". {busy_mark(payload['load'])}" if payload["load"]["busy"] else "")
 
+# %% ../nbs/engine/bench.ipynb #3555f511
 def bench(
     plan: Plan,
     out: str | Path,          # The folder for JSON files and pictures
@@ -621,8 +626,8 @@ def bench(
         before = check_quiet(allow_busy)
         with OtherWork() as others:
             peaks = {p: matrix_peak(device, p) for p in sorted({"fp32", choose_precision(settings, device)})}
-            about = dict(settings=public_settings(settings), shape=plan.shape, environment=describe_environment(settings), peaks=peaks)
-            payload = about | _measurement(name, plan, peaks, log)
+            about = dict(settings=public_settings(settings), environment=describe_environment(settings))
+            payload = about | dict(shape=plan.shape, peaks=peaks) | _measurement(name, plan, peaks, log)
         payload["load"] = load_of(before, [others.share, *(run["others"] for run in payload.get("runs", []))])
         with write_atomically(Path(out)/f"{name}.json") as path: path.write_text(json.dumps(payload) + "\n", encoding="utf-8")
         if name in ("parts", "growth"): _save_pictures(name, payload, plan.methods, out)
@@ -646,7 +651,8 @@ def prediction_report(
     folder: str | Path, # Written by `bench`
 ) -> str:               # Markdown
     "The race of predictions in sentences and a table; one line when nobody has run it there"
-    if not (Path(folder)/"predict.json").is_file(): return "No record of this race here yet: run `sentiment bench --measure predict`."
+    if not (Path(folder)/"predict.json").is_file():
+        return "No record of this race here yet: run `sentiment bench --measure predict`."
     found = read_bench(folder, "predict")
     settings, where = found["settings"], found["environment"]
     about = (f"{found['runs'][0]['texts']} texts of up to {settings['max_length']} tokens, {where['hardware']}, "

@@ -226,10 +226,11 @@ def bench(
     steps: _whole_number(1, "training steps per measurement") = 20,
     shape: Annotated[str, typer.Option(help="bert-base: random weights of that shape",
                                        show_default="the encoder's own", metavar="")] = "",
-    allow_busy: Annotated[bool, typer.Option("--allow-busy", help="measure beside other programs, too, and mark the result")] = False,
+    allow_busy: Annotated[bool, typer.Option("--allow-busy", help="measure beside other programs, and mark it")] = False,
     set_: Set = None, out: _out_flag("runs/bench") = Path("runs/bench")):
     "Measure the fast path beside its rivals: tokens per second, padding, memory, share of the peak."
-    names, measures, ways = (tuple(part.strip() for part in text.split(",") if part.strip()) for text in (methods, measure, variants))
+    names, measures, ways = (tuple(part.strip() for part in text.split(",") if part.strip())
+                             for text in (methods, measure, variants))
     from sentiment_nbdev.runs import prepare_rows
     from sentiment_nbdev.bench import Plan, bench as run, check_bench
     check_bench(names, measures, shape, ways)

@@ -44,8 +44,8 @@ def check_quiet(
     with OtherWork() as others: time.sleep(seconds)
     average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if not allow_busy and (others.share or 0) > BUSY:
-        raise InputError(f"other programs use {others.share:.0%} of the {psutil.cpu_count()} cores, and a fair measurement allows "
-                         f"{BUSY:.0%}: stop them, wait, or pass --allow-busy, which marks the result")
+        raise InputError(f"other programs use {others.share:.0%} of the {psutil.cpu_count()} cores, and a fair measurement "
+                         f"allows {BUSY:.0%}: stop them, wait, or pass --allow-busy, which marks the result")
     return dict(before=others.share, average=average)
 
 # %% ../nbs/engine/load.ipynb #3b77ae7e

@@ -42,7 +42,8 @@ def pipeline_way(
                          device=choose_device(settings), top_k=None)
     names = [pipe.model.config.id2label[n] for n in range(pipe.model.config.num_labels)]
     def answer(texts):
-        found = [{line["label"]: line["score"] for line in lines} for lines in pipe(list(texts), batch_size=batch_size, truncation=True)]
+        found = pipe(list(texts), batch_size=batch_size, truncation=True)
+        found = [{line["label"]: line["score"] for line in lines} for lines in found]
         return np.array([[scores[name] for name in names] for scores in found])
     return answer
 
@@ -75,7 +76,8 @@ def onnx_ways(
     try:
         export.check_packages()
         source = export.write_onnx(plain, Path(folder)/"fp32.onnx")
-        files = {name: export.quantize(source, Path(folder)/f"{recipe}.onnx", recipe) if recipe else source for name, recipe in ONNX.items()}
+        files = {name: export.quantize(source, Path(folder)/f"{recipe}.onnx", recipe) if recipe else source
+                 for name, recipe in ONNX.items()}
         return {name: way(path) for name, path in files.items()}, {}
     except InputError as e: return {}, dict.fromkeys(ONNX, str(e))
 
@@ -110,7 +112,8 @@ def run_race(
                 start = time.perf_counter()
                 way([text])
                 clock.append(1e3 * (time.perf_counter() - start))
-        runs.append(dict(round=number, way=name, texts=len(texts), seconds=seconds, alone_ms=float(np.median(clock)), others=others.share))
+        told = dict(texts=len(texts), seconds=seconds, alone_ms=float(np.median(clock)), others=others.share)
+        runs.append(dict(round=number, way=name, **told))
         log(f"round {number + 1}, {name}: {seconds:.1f} s, one text {runs[-1]['alone_ms']:.0f} ms")
     return runs, answers
 
@@ -155,5 +158,5 @@ def race_sentences(
     other = "" if rival["same_label"] == 1 else f", which gives the pipeline's label to {rival['same_label']:.1%} of them"
     times, once = best["texts_per_second"][0] / rival["texts_per_second"][0], fastest["alone_ms"][0] / quick["alone_ms"][0]
     return (f"- many texts: {best['texts_per_second'][0]:,.1f} per second ({best['way']}), {times:.2f} times the strongest other "
-            f"({rival['way']}{other})\n- one text: {quick['alone_ms'][0]:.1f} ms ({quick['way']}), {once:.2f} times as quick as the "
-            f"strongest other ({fastest['way']}, {fastest['alone_ms'][0]:.1f} ms)")
+            f"({rival['way']}{other})\n- one text: {quick['alone_ms'][0]:.1f} ms ({quick['way']}), {once:.2f} times as quick as "
+            f"the strongest other ({fastest['way']}, {fastest['alone_ms'][0]:.1f} ms)")
