@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from datasets import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.trainer_pt_utils import get_length_grouped_indices
@@ -305,15 +306,17 @@ def test_a_mark_goes_where_the_result_goes(tmp_path):
     assert (tmp_path/"False"/"parts.png").read_bytes() != (tmp_path/"True"/"parts.png").read_bytes()
 
 
-def test_rivals_are_grouped_as_in_a_long_run(rows):
-    train, size = rows.tokens["train"], 8
+def test_rivals_are_grouped_as_in_a_long_run():
+    generator = torch.Generator().manual_seed(0)
+    lengths, size = torch.randint(5, 500, (160,), generator=generator).tolist(), 8
+    rows = Dataset.from_dict(dict(input_ids=[[1] * n for n in lengths]))
     def padded(order):
-        lengths = token_lengths(order)
-        return sum(max(lengths[k:k + size]) * len(lengths[k:k + size]) for k in range(0, len(lengths), size))
+        found = [len(ids) for ids in order["input_ids"]]
+        return sum(max(found[k:k + size]) * size for k in range(0, len(found), size))
     torch.manual_seed(0)
-    grouped = _as_in_a_long_run(train.select(range(160)), size)
-    few = train.select(range(160)).select(get_length_grouped_indices(token_lengths(train.select(range(160))).tolist(), size))
-    assert sorted(map(len, grouped["input_ids"])) == sorted(map(len, few["input_ids"])) and padded(grouped) <= padded(few)
+    grouped, few = _as_in_a_long_run(rows, size), rows.select(get_length_grouped_indices(lengths, size))
+    assert sorted(len(ids) for ids in grouped["input_ids"]) == sorted(lengths)
+    assert sum(lengths) < padded(grouped) < padded(few)
 
 
 def test_a_summary_without_the_plain_recipe_names_the_strongest_rival():
