@@ -671,5 +671,7 @@ def accuracy_sentences(
         pairs = pair_runs(*(read_results(folder).arm(method).tests for folder in (before, after)))
         found[method] = method_difference([a.correct for a, _ in pairs], [b.correct for _, b in pairs])
     corrected = [holm([getattr(result, p) for result in found.values()]) for p in ("p", "equivalence_p")]
-    return {method: f"{method}, {result.seeds} seeds, {result.n:,} test rows: {verdict(result, *names, p, equivalence)}"
+    plain, ours = names
+    def told(method, result): return f"{method}, {ours} against {plain}, {result.seeds} seeds, {result.n:,} test rows"
+    return {method: f"{told(method, result)}: {verdict(result, plain, ours, p, equivalence)}"
             for (method, result), p, equivalence in zip(found.items(), *corrected)}
