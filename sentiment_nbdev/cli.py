@@ -237,19 +237,23 @@ def _whole_number(least: int, shown: str):
 def bench(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,
     max_length: MaxLength = None, methods: Annotated[str, typer.Option(help="full, lora or both", metavar="")] = "full,lora",
-    measure: Annotated[str, typer.Option(help="variants, profile, parts, growth", metavar="")] = "variants",
+    measure: Annotated[str, typer.Option(help="variants, profile, parts, growth, predict", metavar="")] = "variants",
+    variants: Annotated[str, typer.Option(help="lean is tuned without attention dropout, compiled is lean with torch.compile",
+                                          metavar="")] = "plain,tuned,lean,compiled,ours",
     rounds: _whole_number(1, "times each variant is measured") = 3,
     steps: _whole_number(1, "training steps per measurement") = 20,
     shape: Annotated[str, typer.Option(help="bert-base: random weights of that shape",
                                        show_default="the encoder's own", metavar="")] = "",
+    allow_busy: Annotated[bool, typer.Option("--allow-busy", help="measure beside other programs, and mark it")] = False,
     set_: Set = None, out: _out_flag("runs/bench") = Path("runs/bench")):
-    "Measure the fast path beside the plain recipe: tokens per second, padding, memory, share of the peak."
-    names, measures = ([part.strip() for part in text.split(",") if part.strip()] for text in (methods, measure))
+    "Measure the fast path beside its rivals: tokens per second, padding, memory, share of the peak."
+    names, measures, ways = (tuple(part.strip() for part in text.split(",") if part.strip())
+                             for text in (methods, measure, variants))
     from sentiment_nbdev.runs import prepare_rows
-    from sentiment_nbdev.bench import bench as run, check_bench
-    check_bench(names, measures, shape)
+    from sentiment_nbdev.bench import Plan, bench as run, check_bench
+    check_bench(names, measures, shape, ways)
     chosen = fitting_settings(profile, settings, set_, model=model, data=data, n_train=n_train, max_length=max_length).settings
-    print(run(chosen, prepare_rows(chosen), out, names, measures, rounds, steps, shape, say))
+    print(run(Plan(chosen, prepare_rows(chosen), names, ways, rounds, steps, shape), out, measures, allow_busy, say))
     say(f"Wrote {', '.join(f'{name}.json' for name in measures)} to {out}")
 
 # %% ../nbs/engine/cli.ipynb #e89c92ae

@@ -254,6 +254,19 @@ def check_padding(
                          "use another encoder")
 
 # %% ../nbs/engine/fast_path.ipynb #27b49cb4
+class _Keep(torch.autograd.Function):
+    "x where `keep` is 1, scaled up, and 0 where it is 0; backward the same with the gradient"
+    @staticmethod
+    def forward(ctx, x, keep, scale):
+        ctx.save_for_backward(keep)
+        ctx.scale = scale
+        return (x * keep.to(x.dtype)).mul_(scale)
+
+    @staticmethod
+    def backward(ctx, grad):
+        [keep] = ctx.saved_tensors
+        return (grad * keep.to(grad.dtype)).mul_(ctx.scale), None, None
+
 class QuickDropout(nn.Dropout):
     "Dropout that takes four decisions from each 64-bit random number"
     def forward(self, x): # Any shape
@@ -261,8 +274,8 @@ class QuickDropout(nn.Dropout):
         if not self.training or not self.p: return x
         drop = round(2**16 * self.p)
         numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device).random_(-2**63, None).view(torch.int16)
-        keep = numbers[:x.numel()].view(x.shape) >= drop - 2**15
-        return x * keep * (2**16 / (2**16 - drop))
+        keep = numbers[:x.numel()].view(x.shape).ge_(drop - 2**15).to(torch.int8)
+        return _Keep.apply(x, keep, 2**16 / (2**16 - drop))
 
 # %% ../nbs/engine/fast_path.ipynb #57da45c5
 def make_quick(

@@ -49,7 +49,7 @@ def predict_logits(
 ) -> np.ndarray:        # Logits (N, C), in the order of the rows
     "Logits for each row, dropout off; batches are sorted by length inside and put back outside"
     device, collate = next(model.parameters()).device, cast(Callable, make_collator(tokenizer))
-    model.eval()
+    if any(part.training for part in model.modules()): model.eval()      # asking is quicker than telling every part
     order = evaluation_order(rows, settings)
     rows = rows.select_columns(["input_ids", "attention_mask"])
     parts = []

@@ -1,11 +1,13 @@
 "The fast path is the plain recipe, only faster: same logits, same gradients, same saved files. And the benchmark counts right."
-import json
+import json, shutil, subprocess, sys, time
 from dataclasses import replace
 
 import pytest
 import torch
+from datasets import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from sentiment_nbdev.fast_path import Packing, pack, unpack
 from sentiment_nbdev.collation import make_collator
@@ -17,7 +19,10 @@ from sentiment_nbdev.ini import load_settings
 from sentiment_nbdev.settings import PLAIN, Settings
 from sentiment_nbdev.files import InputError
 from sentiment_nbdev.prediction import Classifier
-from sentiment_nbdev.bench import Job, ablation_jobs, job_model, training_flops
+from sentiment_nbdev.tokenization import token_lengths
+from sentiment_nbdev.load import OtherWork, cpu_seconds
+from sentiment_nbdev.race import ONNX
+from sentiment_nbdev.bench import Job, _as_in_a_long_run, _save_pictures, ablation_jobs, job_model, speed_summary, strongest_rival, training_flops
 from sentiment_nbdev.training import mean_loss, predict_logits
 
 ON, OFF = Settings(padding_free="on", device="cpu", hidden_dropout=0.0), Settings(padding_free="off", device="cpu", hidden_dropout=0.0)
@@ -184,6 +189,20 @@ def test_quick_dropout_is_dropout(p):
     assert torch.corrcoef(lanes.T).fill_diagonal_(0).abs().max() < 5 / len(lanes) ** 0.5   # nor linked to another
 
 
+def test_quick_dropout_keeps_its_bits():
+    "Whole numbers for booleans: the same draws, the same products, to the last bit"
+    for kind in (torch.float32, torch.bfloat16):
+        x, p = torch.randn(7, 33).to(kind).requires_grad_(), 0.1
+        torch.manual_seed(0)
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-2**63, None).view(torch.int16)
+        drop = round(2**16 * p)
+        expected = x * (numbers[:x.numel()].view(x.shape) >= drop - 2**15) * (2**16 / (2**16 - drop))
+        torch.manual_seed(0)
+        out = QuickDropout(p)(x)
+        assert torch.equal(out, expected)
+        assert torch.equal(*(torch.autograd.grad(y.float().square().sum(), x)[0] for y in (out, expected)))
+
+
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 @cuda
@@ -212,22 +231,107 @@ def test_a_step_on_cuda_lowers_the_loss(padding_free):
     assert losses[-1] < losses[0]
 
 
+FEW = ("--shape", "tiny", "--methods", "lora", "--rounds", "1", "--steps", "2", "--n-train", "32", "--max-length", "32",
+       "--set", "n_validation=16", "--set", "n_test=16", "--set", "device=cpu", "--out", "bench")
+
+
 def test_bench_writes_what_it_prints(process, tmp_path):
-    run = process("bench", "--shape", "tiny", "--methods", "lora", "--rounds", "1", "--steps", "2", "--n-train", "32", "--max-length", "32",
-                  "--set", "n_validation=16", "--set", "n_test=16", "--set", "device=cpu", "--out", "bench")
+    run = process("bench", *FEW, "--variants", "plain,tuned,lean,ours", "--allow-busy")
     assert run.returncode == 0, run.stderr
     found = json.loads((tmp_path/"bench"/"variants.json").read_text())
-    assert [line["variant"] for line in found["summary"]] == ["plain", "tuned", "ours"]
-    plain, tuned, ours = found["runs"]
+    assert [line["variant"] for line in found["summary"]] == ["plain", "tuned", "lean", "ours"]
+    plain, tuned, lean, ours = found["runs"]
     assert plain["tokens"] == tuned["tokens"] == ours["tokens"] == ours["computed_tokens"] == ours["eval_computed_tokens"]
     assert plain["parts"]["precision"] == "fp32" and plain["parts"]["padding_free"] == tuned["parts"]["padding_free"] == "off"
-    assert plain["computed_tokens"] >= tuned["computed_tokens"] > ours["computed_tokens"]
-    assert f"{found['summary'][2]['tokens_per_second'][0]:,.0f}" in run.stdout
+    assert plain["computed_tokens"] >= tuned["computed_tokens"] > ours["computed_tokens"] and lean["computed_tokens"] >= lean["tokens"]
+    assert (tuned["parts"]["attention_dropout"], lean["parts"]["attention_dropout"]) == (0.1, 0.0)
+    assert f"{found['summary'][3]['tokens_per_second'][0]:,.0f}" in run.stdout
+    rival = strongest_rival(found["summary"], "lora")
+    assert f"times the strongest other way ({rival})" in run.stdout.splitlines()[0] and "Not in this race: compiled" in run.stdout
+    assert {"before", "during", "average", "busy"} == found["load"].keys() and all("others" in run for run in found["runs"])
+    assert ("Busy machine" in run.stdout) == found["load"]["busy"]
+
+
+def test_a_compiler_that_is_missing_is_a_line_and_no_crash(process, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    run = process("bench", *FEW, "--variants", "compiled,ours", "--allow-busy")
+    assert run.returncode == 0, run.stderr
+    compiled, ours = json.loads((tmp_path/"bench"/"variants.json").read_text())["runs"]
+    assert "seconds" not in compiled and ours["seconds"] > 0
+    assert f"lora, compiled did not run: {compiled['skipped']}" in run.stdout and "ompiler" in compiled["skipped"]
+
+
+@pytest.mark.slow
+def test_the_compiled_rival_runs_where_there_is_a_compiler(process, tmp_path):
+    if not shutil.which("g++"): pytest.skip("needs a C++ compiler")
+    run = process("bench", *FEW, "--variants", "lean,compiled,ours", "--allow-busy")
+    assert run.returncode == 0, run.stderr
+    lean, compiled, ours = json.loads((tmp_path/"bench"/"variants.json").read_text())["runs"]
+    assert compiled["seconds"] < compiled["warm_up_seconds"] and compiled["computed_tokens"] == lean["computed_tokens"] and "eval_seconds" not in compiled
+
+
+def test_predictions_are_raced(process, tmp_path):
+    run = process("bench", *FEW, "--measure", "predict", "--allow-busy")
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path/"bench"/"predict.json").read_text())
+    lines = {line["way"]: line for line in found["summary"]}
+    assert {"pipeline, one by one", "pipeline by 32, fp32", "ours, fp32"} <= lines.keys() and set(ONNX) == set(ONNX) & {*lines, *found["skipped"]}
+    assert lines["ours, fp32"]["same_label"] == 1 and lines["ours, fp32"]["largest_difference"] < 1e-4
+    assert all(reason in run.stdout for reason in found["skipped"].values()) and "- one text:" in run.stdout
+    assert f"{lines['ours, fp32']['texts_per_second'][0]:,.1f}" in run.stdout
+
+
+def test_a_busy_machine_is_refused(command, tmp_path, monkeypatch):
+    clocks = iter([(0.0, 0.0), (1e6, 0.0)])
+    monkeypatch.setattr("sentiment_nbdev.load.cpu_seconds", lambda: next(clocks))
+    code, out, err = command("bench", *FEW[:-1], tmp_path/"bench")
+    assert code == 2 and not out and len(err.splitlines()) == 1 and "other programs use 100%" in err and "--allow-busy" in err
+    assert not (tmp_path/"bench").exists()
+
+
+def test_the_work_of_others_is_seen_and_our_own_is_not():
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        with OtherWork() as others: time.sleep(1)
+        busy.kill()
+    assert others.share is None or others.share > 0.02
+    clocks = [cpu_seconds()]
+    subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+    clocks.append(cpu_seconds())
+    assert clocks[1][1] > clocks[0][1]
+
+
+def test_a_mark_goes_where_the_result_goes(tmp_path):
+    runs = [dict(method="full", part=part, how=how, seconds=1.0) for part in ("nothing", "precision") for how in ("alone", "removed")]
+    for busy in (False, True): _save_pictures("parts", dict(runs=runs, load=dict(busy=busy)), ("full",), tmp_path/str(busy))
+    assert (tmp_path/"False"/"parts.png").read_bytes() != (tmp_path/"True"/"parts.png").read_bytes()
+
+
+def test_rivals_are_grouped_as_in_a_long_run():
+    generator = torch.Generator().manual_seed(0)
+    lengths, size = torch.randint(5, 500, (160,), generator=generator).tolist(), 8
+    rows = Dataset.from_dict(dict(input_ids=[[1] * n for n in lengths]))
+    def padded(order):
+        found = [len(ids) for ids in order["input_ids"]]
+        return sum(max(found[k:k + size]) * size for k in range(0, len(found), size))
+    torch.manual_seed(0)
+    grouped, few = _as_in_a_long_run(rows, size), rows.select(get_length_grouped_indices(lengths, size))
+    assert sorted(len(ids) for ids in grouped["input_ids"]) == sorted(lengths)
+    assert sum(lengths) < padded(grouped) < padded(few)
+
+
+def test_a_summary_without_the_plain_recipe_names_the_strongest_rival():
+    line = dict(method="full", tokens_per_second=[100.0, 90, 110])
+    summary = [dict(line, variant="lean"), dict(line, variant="compiled", tokens_per_second=[120.0, 1, 1]), dict(line, variant="ours", tokens_per_second=[180.0, 1, 1])]
+    about = dict(settings=dict(batch_size=8, max_length=32), environment=dict(hardware="a machine", threads=2))
+    first, *_ = speed_summary(about | dict(summary=summary)).splitlines()
+    assert first == "- full: 180 real tokens per second, 1.50 times the strongest other way (compiled)"
+    assert "Busy machine" in speed_summary(about | dict(summary=summary, load=dict(before=0.5, during=0.4, busy=True)))
 
 
 @pytest.mark.parametrize("flags, shown", [
     (["--methods", "probe"], "unknown method 'probe'"), (["--measure", "speed"], "unknown measurement 'speed'"), (["--methods", ","], "nothing to measure"),
-    (["--shape", "huge"], "unknown shape 'huge'"), (["--rounds", "0"], "greater than or equal to 1"), (["--n-train", "8"], "raise --n-train or lower --steps")])
+    (["--variants", "fast"], "unknown variant 'fast'"), (["--variants", ","], "nothing to measure"),
+    (["--shape", "huge"], "unknown shape 'huge'"), (["--rounds", "0"], "greater than or equal to 1"), (["--n-train", "8", "--allow-busy"], "raise --n-train or lower --steps")])
 def test_bench_says_what_is_wrong_before_it_measures(command, flags, shown):
     code, out, err = command("bench", *flags)
     assert code == 2 and shown in err and not out and len(err.splitlines()) == 1
