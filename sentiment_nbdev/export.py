@@ -6,7 +6,8 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/export.html.md"""
 
 # %% auto #0
 __all__ = ['RECIPES', 'PROBES', 'plain_classifier', 'check_packages', 'input_names', 'write_onnx', 'open_session',
-           'OnnxClassifier', 'compare_outputs', 'quantize_table', 'quantize', 'export_model', 'load_classifier']
+           'OnnxClassifier', 'compare_outputs', 'show_table', 'quantize_table', 'quantize', 'check_request',
+           'export_model', 'load_classifier']
 
 # %% ../nbs/engine/export.ipynb #e4b00003
 import json, logging, math, shutil, tempfile, time, warnings
@@ -86,12 +87,14 @@ def write_onnx(
 ) -> Path:
     "Write a model as ONNX: any number of texts (batch) of any length, logits (batch, classes)"
     check_packages()
-    model, names = classifier.model, input_names(classifier)
+    model: Any = classifier.model
+    names = input_names(classifier)
     example = _example(names, classifier.tokenizer.pad_token_id + 5, min(8, classifier.settings.max_length))
     axes = {name: {0: "batch", 1: "length"} for name in names}
     try:
-        with _quiet(): program = torch.onnx.export(model, (), kwargs=example, dynamo=True, dynamic_shapes=axes, verbose=False,
-                                                   input_names=names, output_names=["logits"])
+        with _quiet():
+            program: Any = torch.onnx.export(model, (), kwargs=example, dynamo=True, dynamic_shapes=axes, verbose=False,
+                                             input_names=names, output_names=["logits"])
     except MemoryError: raise
     except Exception as e:
         raise InputError(f"a {model.config.model_type} cannot be exported ({type(e).__name__}): use it in PyTorch") from None
@@ -121,8 +124,9 @@ def _saved_tokenizer(folder: Path, settings: Settings):
 
 @dataclass(repr=False)
 class OnnxClassifier(Classifier):
-    "Texts to labels by onnxruntime; `model` is its session"
-    size: int = 0                                        # Bytes of the file
+    "Texts to labels by onnxruntime"
+    model: Any    # The session
+    size: int = 0 # Bytes of the file
 
     @classmethod
     def load(cls,
@@ -182,7 +186,17 @@ def compare_outputs(
         for name, found in logits.items()}).T
     return table.assign(rows_per_second=_rates(classifiers, texts, rounds)) if rounds else table
 
-# %% ../nbs/engine/export.ipynb #e4b0001b
+# %% ../nbs/engine/export.ipynb #e4b00018
+def show_table(
+    table: pd.DataFrame, # From `compare_outputs`
+    origin: dict,        # split and n of the rows
+) -> str:
+    "The table as text, with the rows it was measured on"
+    ways = dict(accuracy="{:.1%}", agreement="{:.2%}", difference="{:.5f}", MB="{:.1f}", rows_per_second="{:.1f}")
+    shown = table.to_string(formatters={name: way.format for name, way in ways.items()})
+    return f"{shown}\n{origin['n']} {origin['split']} rows; agreement: the same label as PyTorch; difference: the largest of a probability"
+
+# %% ../nbs/engine/export.ipynb #e4b0001c
 def quantize_table(
     model, # An `onnx.ModelProto`; it is changed in place
 ):         # The same model
@@ -206,7 +220,7 @@ def quantize_table(
     for node in reversed(nodes): graph.node.insert(place, node)
     return model
 
-# %% ../nbs/engine/export.ipynb #e4b0001d
+# %% ../nbs/engine/export.ipynb #e4b0001e
 def _wide_layers(path: str | Path) -> list[str]:
     "Names of the matrix products with more inputs than outputs"
     import onnx
@@ -229,9 +243,10 @@ def _blocks(source, path):
     found.process()                                      # accuracy_level 4: what flows is rounded to eight bits, too
     onnx.save(found.model.model, path)
 
-# %% ../nbs/engine/export.ipynb #e4b0001e
-RECIPES = dict(tensor=partial(_dynamic, per_channel=False), channel=partial(_dynamic, per_channel=True),
-               narrow=partial(_dynamic, per_channel=True, narrow=True), block=_blocks)
+# %% ../nbs/engine/export.ipynb #e4b0001f
+RECIPES: dict[str, Callable] = dict(
+    tensor=partial(_dynamic, per_channel=False), channel=partial(_dynamic, per_channel=True),
+    narrow=partial(_dynamic, per_channel=True, narrow=True), block=_blocks)
 
 def quantize(
     source: str | Path, # An ONNX file from `write_onnx`
@@ -243,7 +258,7 @@ def quantize(
     with _quiet(): RECIPES[recipe](source, path)
     return Path(path)
 
-# %% ../nbs/engine/export.ipynb #e4b00024
+# %% ../nbs/engine/export.ipynb #e4b00025
 PROBES = ("a", "a lovely, lovely film", "not a dull minute " * 9, "two dull hours " * 600) # short ones, and one that is cut
 
 def _check_probes(plain: Classifier, exported: OnnxClassifier):
@@ -252,22 +267,23 @@ def _check_probes(plain: Classifier, exported: OnnxClassifier):
     alone = np.concatenate([exported.logits([text]) for text in PROBES])
     gap = max(np.abs(found - expected).max() for found in (exported.logits([*PROBES]), alone))
     if gap > 1e-3 * max(1, np.abs(expected).max()):
-        raise InputError(f"the exported {plain.model.config.model_type} gives other logits than PyTorch (by {gap:.2g}): use it in PyTorch")
+        kind = cast(Any, plain.model).config.model_type
+        raise InputError(f"the exported {kind} gives other logits than PyTorch (by {gap:.2g}): use it in PyTorch")
 
 def _open(path: Path, plain: Classifier) -> OnnxClassifier:
     "An ONNX file with the tokenizer of the model it was made from"
     return OnnxClassifier(open_session(path), plain.tokenizer, plain.settings, size=path.stat().st_size)
 
 def _best(table: pd.DataFrame, recipes: tuple, least: float) -> str:
-    "The recipe that agrees best; an `InputError` when that is not enough"
-    ranked = table.loc[[*recipes]].sort_values(["agreement", "difference"], ascending=[False, True], kind="stable")
-    name, agreement = ranked.index[0], ranked["agreement"].iloc[0]
-    if agreement >= least: return name
-    shown = ", ".join(f"{recipe} {share:.2%}" for recipe, share in table.loc[[*recipes], "agreement"].items())
+    "Of the recipes that agree often enough the one whose probabilities differ least; an `InputError` when none does"
+    tried = table.loc[[*recipes]]
+    enough = tried[tried["agreement"] >= least]
+    if len(enough): return enough["difference"].astype(float).idxmin()
+    shown = ", ".join(f"{recipe} {share:.2%}" for recipe, share in tried["agreement"].items())
     raise InputError(f"int8 gives PyTorch's label too rarely ({shown}; at least {least:.2%} is asked): "
                      f"export without --int8, or ask for less with --min-agreement")
 
-# %% ../nbs/engine/export.ipynb #e4b00026
+# %% ../nbs/engine/export.ipynb #e4b00027
 def _card(plain: Classifier, source: Path, folder: Path, table: pd.DataFrame, kept: str, origin: dict) -> dict:
     "What `sentiment.json` of an exported folder says"
     card = read_card(source) or dict(base_model=None, base_revision=None, base_sha256=None, settings=public_settings(plain.settings))
@@ -276,15 +292,16 @@ def _card(plain: Classifier, source: Path, folder: Path, table: pd.DataFrame, ke
                   versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")})
     return card | dict(kind="onnx", came_from=carry_over(source, folder), export=export)
 
-def _check_request(rows, recipes: tuple, least: float):
-    "Raise an `InputError` for an int8 that cannot be made or cannot be judged"
+def check_request(
+    recipes: tuple, # Those of int8 that shall be measured
+    least: float,   # The share of rows that must get PyTorch's label
+):
+    "Raise an `InputError` for recipes that nobody knows, and for what is no share"
     if unknown := [recipe for recipe in recipes if recipe not in RECIPES]:
         raise InputError(f"recipe {unknown[0]!r} is not known: name one or more of {list_names(RECIPES)}")
     if not 0 <= least <= 1: raise InputError(f"min_agreement is {least}: write a share between 0 and 1, such as 0.99")
-    if recipes and rows is None:
-        raise InputError("int8 is kept only when it agrees with PyTorch on labelled rows, and none can be read: name some with --data")
 
-# %% ../nbs/engine/export.ipynb #e4b00027
+# %% ../nbs/engine/export.ipynb #e4b00029
 def _measure(plain: Classifier, folder: Path, rows: Dataset, recipes: tuple, least: float, rounds: int) -> tuple:
     "(table, name of the kept one); the kept file is model.onnx"
     plain = replace(plain, model=make_quick(plain.model, plain.settings))               # as it predicts in this package
@@ -298,32 +315,35 @@ def _measure(plain: Classifier, folder: Path, rows: Dataset, recipes: tuple, lea
         shutil.move(files[kept], folder/"model.onnx")
     return table, kept
 
-# %% ../nbs/engine/export.ipynb #e4b00028
+# %% ../nbs/engine/export.ipynb #e4b0002a
 def export_model(
-    plain: Classifier,           # From `plain_classifier`
+    plain: Classifier,           # From `plain_classifier`; it is used up: afterwards it predicts on the fast path
     source: str | Path,          # What it was loaded from
     out: str | Path,             # The folder to make
     rows: Dataset | None = None, # N rows with text and label to compare on; None compares a few probes only
     origin: dict | None = None,  # Where the rows are from, for the card: data, split, n
-    recipes: tuple = (),         # Recipes of int8 to measure; the one that agrees best is kept. Empty keeps fp32
+    recipes: tuple = (),         # Recipes of int8 to measure; the best that agrees is kept. Empty keeps fp32
     min_agreement: float = 0.99, # Share of rows that must get PyTorch's label in int8
     rounds: int = 0,             # Times that each is timed; 0 leaves the speed out
 ) -> pd.DataFrame:               # From `compare_outputs`; empty without rows
     "Export a model as a folder that appears whole or not at all, and measure it beside PyTorch"
     check_packages()
-    _check_request(rows, recipes, min_agreement)
+    check_request(recipes, min_agreement)
+    if recipes and rows is None:
+        raise InputError("int8 is kept only when it agrees with PyTorch on labelled rows, and none can be read: name some with --data")
     source, table, kept = fetch(source), pd.DataFrame(), ""
     with write_atomically(check_folder(out, read=(source,))) as folder:
         folder.mkdir()
         _check_probes(plain, _open(write_onnx(plain, folder/"model.onnx"), plain))
-        plain.model.config.architectures = [type(plain.model).__name__]
-        for part in (plain.model.config, plain.tokenizer): part.save_pretrained(folder)
+        config = cast(Any, plain.model).config
+        config.architectures = [type(plain.model).__name__]
+        for part in (config, plain.tokenizer): part.save_pretrained(folder)
         if rows is not None: table, kept = _measure(plain, folder, rows, recipes, min_agreement, rounds)
         card = _card(plain, source, folder, table, kept, origin or {})
         (folder/CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
     return table
 
-# %% ../nbs/engine/export.ipynb #e4b0002b
+# %% ../nbs/engine/export.ipynb #e4b0002d
 def load_classifier(
     folder: str | Path,      # A full, probe or merged model, an adapter, or an exported model; or hf://owner/name
     base: str | None = None, # Another place to take an adapter's encoder from
