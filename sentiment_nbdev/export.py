@@ -14,6 +14,7 @@ import json, logging, math, shutil, tempfile, time, warnings
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from inspect import signature
 from io import StringIO
@@ -49,11 +50,13 @@ def plain_classifier(
     return Classifier(model.eval(), tokenizer, replace(settings, device="cpu", precision="fp32"), seen)
 
 # %% ../nbs/engine/export.ipynb #e4b00009
-def check_packages():
+def check_packages(
+    *names: str, # Of packages; none: all that an export needs
+):
     "Raise an `InputError` unless the packages of the extra are there"
-    try: import onnx, onnxruntime, onnxscript
-    except ImportError as e:
-        raise InputError(f'an export needs {e.name}: pip install "sentiment-nbdev[export]"') from None
+    for name in names or ("onnx", "onnxscript", "onnxruntime"):
+        try: import_module(name)
+        except ImportError: raise InputError(f'an export needs {name}: pip install "sentiment-nbdev[export]"') from None
 
 @contextmanager
 def _quiet():
@@ -107,7 +110,7 @@ def open_session(
     path: str | Path, # An ONNX file
 ):                    # An `onnxruntime.InferenceSession`
     "A session on the processor, with PyTorch's number of threads"
-    check_packages()
+    check_packages("onnxruntime")
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 4
