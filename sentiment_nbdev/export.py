@@ -74,7 +74,8 @@ def input_names(
     "What an exported model is given"
     model = classifier.model
     typed = "token_type_ids" in signature(model.forward).parameters and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
-    return ["input_ids", "attention_mask"] + ["token_type_ids"] * (typed and "token_type_ids" in classifier.tokenizer.model_input_names)
+    typed = typed and "token_type_ids" in classifier.tokenizer.model_input_names
+    return ["input_ids", "attention_mask"] + ["token_type_ids"] * typed
 
 def _example(names: list[str], token: int, length: int) -> dict:
     "A batch (2, length) that the exporter follows, the second text shorter than the first"
@@ -125,6 +126,7 @@ def _saved_tokenizer(folder: Path, settings: Settings):
     tokenizer.truncation_side = settings.truncation_side # plain transformers knows two sides, and refuses the third one aloud
     return tokenizer
 
+# %% ../nbs/engine/export.ipynb #e4b00014
 @dataclass(repr=False)
 class OnnxClassifier(Classifier):
     "Texts to labels by onnxruntime"
@@ -138,8 +140,10 @@ class OnnxClassifier(Classifier):
     ) -> "OnnxClassifier":
         "Load an exported folder"
         folder = fetched_folder(folder)
-        if not (folder/"model.onnx").is_file(): raise InputError(f"{folder} has no model.onnx: name a folder made by `sentiment export`")
-        if base or device != "cpu": raise InputError(f"{folder} is an exported model, which runs on the processor: leave out base and device")
+        if not (folder/"model.onnx").is_file():
+            raise InputError(f"{folder} has no model.onnx: name a folder made by `sentiment export`")
+        if base or device != "cpu":
+            raise InputError(f"{folder} is an exported model, whole and for the processor: leave out --base and the device")
         settings = replace(card_settings(folder), model=str(folder), revision="", device="cpu")
         session = open_session(folder/"model.onnx")
         return cls(session, _saved_tokenizer(folder, settings), settings, read_seen(folder), weight_bytes(folder))
@@ -157,7 +161,7 @@ class OnnxClassifier(Classifier):
             parts += self.model.run(["logits"], {name: batch[name] for name in names})
         return check_logits(np.concatenate(parts)[np.argsort(order)])
 
-# %% ../nbs/engine/export.ipynb #e4b00016
+# %% ../nbs/engine/export.ipynb #e4b00017
 def _bytes(classifier: Classifier) -> int:
     "Of the weights in memory, or of the exported file"
     if isinstance(classifier, OnnxClassifier): return classifier.size
@@ -173,7 +177,7 @@ def _rates(classifiers: dict, texts: list[str], rounds: int) -> dict:
             seconds[name].append(time.perf_counter() - start)
     return {name: len(texts) / float(np.median(taken)) for name, taken in seconds.items()}
 
-# %% ../nbs/engine/export.ipynb #e4b00017
+# %% ../nbs/engine/export.ipynb #e4b00018
 def compare_outputs(
     classifiers: dict[str, Classifier], # Name to classifier; the others are compared with the first one
     rows: Dataset,                      # N rows with text and label
@@ -189,7 +193,7 @@ def compare_outputs(
         for name, found in logits.items()}).T
     return table.assign(rows_per_second=_rates(classifiers, texts, rounds)) if rounds else table
 
-# %% ../nbs/engine/export.ipynb #e4b00018
+# %% ../nbs/engine/export.ipynb #e4b00019
 def show_table(
     table: pd.DataFrame, # From `compare_outputs`
     origin: dict,        # split and n of the rows
@@ -197,9 +201,10 @@ def show_table(
     "The table as text, with the rows it was measured on"
     ways = dict(accuracy="{:.1%}", agreement="{:.2%}", difference="{:.5f}", MB="{:.1f}", rows_per_second="{:.1f}")
     shown = table.to_string(formatters={name: way.format for name, way in ways.items()})
-    return f"{shown}\n{origin['n']} {origin['split']} rows; agreement: the same label as PyTorch; difference: the largest of a probability"
+    return (f"{shown}\n{origin['n']} {origin['split']} rows; agreement: the same label as PyTorch; "
+            "difference: the largest of a probability")
 
-# %% ../nbs/engine/export.ipynb #e4b0001c
+# %% ../nbs/engine/export.ipynb #e4b0001d
 def quantize_table(
     model, # An `onnx.ModelProto`; it is changed in place
 ):         # The same model
@@ -223,7 +228,7 @@ def quantize_table(
     for node in reversed(nodes): graph.node.insert(place, node)
     return model
 
-# %% ../nbs/engine/export.ipynb #e4b0001e
+# %% ../nbs/engine/export.ipynb #e4b0001f
 def _wide_layers(path: str | Path) -> list[str]:
     "Names of the matrix products with more inputs than outputs"
     import onnx
@@ -246,7 +251,7 @@ def _blocks(source, path):
     found.process()                                      # accuracy_level 4: what flows is rounded to eight bits, too
     onnx.save(found.model.model, path)
 
-# %% ../nbs/engine/export.ipynb #e4b0001f
+# %% ../nbs/engine/export.ipynb #e4b00020
 RECIPES: dict[str, Callable] = dict(
     tensor=partial(_dynamic, per_channel=False), channel=partial(_dynamic, per_channel=True),
     narrow=partial(_dynamic, per_channel=True, narrow=True), block=_blocks)
@@ -261,7 +266,7 @@ def quantize(
     with _quiet(): RECIPES[recipe](source, path)
     return Path(path)
 
-# %% ../nbs/engine/export.ipynb #e4b00025
+# %% ../nbs/engine/export.ipynb #e4b00026
 PROBES = ("a", "a lovely, lovely film", "not a dull minute " * 9, "two dull hours " * 600) # short ones, and one that is cut
 
 def _check_probes(plain: Classifier, exported: OnnxClassifier):
@@ -286,10 +291,11 @@ def _best(table: pd.DataFrame, recipes: tuple, least: float) -> str:
     raise InputError(f"int8 gives PyTorch's label too rarely ({shown}; at least {least:.2%} is asked): "
                      f"export without --int8, or ask for less with --min-agreement")
 
-# %% ../nbs/engine/export.ipynb #e4b00027
+# %% ../nbs/engine/export.ipynb #e4b00028
 def _card(plain: Classifier, source: Path, folder: Path, table: pd.DataFrame, kept: str, origin: dict) -> dict:
     "What `sentiment.json` of an exported folder says"
-    card = read_card(source) or dict(base_model=None, base_revision=None, base_sha256=None, settings=public_settings(plain.settings))
+    unknown = dict.fromkeys(("base_model", "base_revision", "base_sha256"))
+    card = read_card(source) or unknown | dict(settings=public_settings(plain.settings))
     numbers = {name: {column: round(float(value), 6) for column, value in row.items()} for name, row in table.iterrows()}
     export = dict(precision=f"int8 ({kept})" if kept in RECIPES else "fp32", kept=kept, rows=origin, table=numbers,
                   versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")})
@@ -304,7 +310,7 @@ def check_request(
         raise InputError(f"recipe {unknown[0]!r} is not known: name one or more of {list_names(RECIPES)}")
     if not 0 <= least <= 1: raise InputError(f"min_agreement is {least}: write a share between 0 and 1, such as 0.99")
 
-# %% ../nbs/engine/export.ipynb #e4b00029
+# %% ../nbs/engine/export.ipynb #e4b0002a
 def _measure(plain: Classifier, folder: Path, rows: Dataset, recipes: tuple, least: float, rounds: int) -> tuple:
     "(table, name of the kept one); the kept file is model.onnx"
     plain = replace(plain, model=make_quick(plain.model, plain.settings))               # as it predicts in this package
@@ -318,7 +324,7 @@ def _measure(plain: Classifier, folder: Path, rows: Dataset, recipes: tuple, lea
         shutil.move(files[kept], folder/"model.onnx")
     return table, kept
 
-# %% ../nbs/engine/export.ipynb #e4b0002a
+# %% ../nbs/engine/export.ipynb #e4b0002b
 def export_model(
     plain: Classifier,           # From `plain_classifier`; it is used up: afterwards it predicts on the fast path
     source: str | Path,          # What it was loaded from
@@ -333,7 +339,8 @@ def export_model(
     check_packages()
     check_request(recipes, min_agreement)
     if recipes and rows is None:
-        raise InputError("int8 is kept only when it agrees with PyTorch on labelled rows, and none can be read: name some with --data")
+        raise InputError("int8 is kept only when it agrees with PyTorch on labelled rows, and none can be read: "
+                         "name some with --data")
     source, table, kept = fetch(source), pd.DataFrame(), ""
     with write_atomically(check_folder(out, read=(source,))) as folder:
         folder.mkdir()
@@ -346,7 +353,7 @@ def export_model(
         (folder/CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
     return table
 
-# %% ../nbs/engine/export.ipynb #e4b0002d
+# %% ../nbs/engine/export.ipynb #e4b0002e
 def load_classifier(
     folder: str | Path,      # A full, probe or merged model, an adapter, or an exported model; or hf://owner/name
     base: str | None = None, # Another place to take an adapter's encoder from

@@ -260,7 +260,8 @@ from huggingface_hub import hf_hub_download
 from transformers import AutoTokenizer
 session = onnxruntime.InferenceSession(hf_hub_download("{repo}", "model.onnx"))
 batch = AutoTokenizer.from_pretrained("{repo}")(["a lovely, lovely film"], truncation=True, padding=True, return_tensors="np")
-[logits] = session.run(["logits"], {{i.name: batch[i.name] for i in session.get_inputs()}})   # {', '.join(card['settings']['labels'])}"""
+[logits] = session.run(["logits"], {{i.name: batch[i.name] for i in session.get_inputs()}})
+logits.argmax(axis=1)                                    # numbers of {', '.join(card['settings']['labels'])}"""
 
 def _origin(card: dict) -> str:
     "What the model was made from, and what an export measured; empty for a model as it was trained"
@@ -270,8 +271,9 @@ def _origin(card: dict) -> str:
     if not (export := card.get("export")): return said
     if not export["table"]: return f"{said} Exported as {export['precision']}; no rows were at hand to compare the two."
     kept = export["table"][export["kept"]]
-    return (f"{said} Exported as {export['precision']}: on {export['rows']['n']} {export['rows']['split']} rows it gives the same "
-            f"label as PyTorch for {kept['agreement']:.2%}, and probabilities differ by at most {kept['difference']:.2g}.")
+    where = f"{export['rows']['n']} {export['rows']['split']} rows"
+    return (f"{said} Exported as {export['precision']}: on {where} it gives the same label as PyTorch for "
+            f"{kept['agreement']:.2%}, and probabilities differ by at most {kept['difference']:.2g}.")
 
 # %% ../nbs/engine/saving.ipynb #9923e96d
 _SHOWN = ("data", "labels", "max_length", "truncation_side", "epochs", "batch_size", "seed") # settings that the card repeats
@@ -336,7 +338,7 @@ def push(
     return str(url)
 
 # %% ../nbs/engine/saving.ipynb #cc4a8527
-MODEL_FILES = ("*.safetensors", "model.onnx*", "*.json", "vocab.txt", "*.model") # all that a model needs, and nothing that is a pickle
+MODEL_FILES = ("*.safetensors", "model.onnx*", "*.json", "vocab.txt", "*.model") # all that a model needs, no pickle
 
 def fetch(
     name: str | Path, # A folder, or hf://owner/name

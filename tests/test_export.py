@@ -157,7 +157,7 @@ def test_without_its_data_a_model_is_exported_and_the_rest_is_said(tmp_path, com
 
 @pytest.mark.parametrize("arguments, words", [
     (["--recipes", "block"], "belong to --int8"), (["--min-agreement", "0.9"], "belong to --int8"), (["--int8", "--min-agreement", "1.5"], "less than or equal to 1"),
-    (["--int8", "--min-agreement", "most"], "most"), (["--int8", "--recipes", "luck"], "recipe 'luck' is not known"), (["--data", "nowhere.csv"], "no file or folder nowhere.csv"),
+    (["--int8", "--min-agreement", "most"], "valid number"), (["--int8", "--recipes", "luck"], "recipe 'luck' is not known"), (["--data", "nowhere.csv"], "no file or folder nowhere.csv"),
     (["--set", "epochs=3"], "only settings of the rows"), (["--out", "."], "the folder you are in"), (["--base", "elsewhere"], "needs no other encoder")])
 def test_a_wrong_flag_is_one_line_and_leaves_nothing(arguments, words, tiny, command, tmp_path):
     refused(command("export", tiny[0], *arguments), words)
