@@ -134,11 +134,8 @@ class OnnxClassifier(Classifier):
     size: int = 0 # Bytes of the file
 
     @classmethod
-    def load(cls,
-        folder: str | Path,      # Made by `sentiment export`, or hf://owner/name
-        base: str | None = None, device: str = "cpu", # For the shape of `Classifier.load`; only these values are possible
-    ) -> "OnnxClassifier":
-        "Load an exported folder"
+    def load(cls, folder: str | Path, base: str | None = None, device: str = "cpu") -> "OnnxClassifier":
+        "Load what `sentiment export` made; base and device are those of `Classifier.load` and stay as they are"
         folder = fetched_folder(folder)
         if not (folder/"model.onnx").is_file():
             raise InputError(f"{folder} has no model.onnx: name a folder made by `sentiment export`")
