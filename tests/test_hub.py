@@ -50,7 +50,7 @@ def test_push_what_was_made_from_a_model(hub, tiny_encoder, tmp_path):
     pytest.importorskip("onnxscript")
     command, root, _ = hub
     base = ["--base", tiny_encoder]
-    for arguments in (["train", "lora", "--model", tiny_encoder, *SMALL, "--out", "mine"], ["merge", "mine", *base, "--out", "merged"], ["export", "mine", *base, "--out", "onnx"],
+    for arguments in (["train", "lora", "--model", tiny_encoder, *SMALL, "--set", "precision=fp32", "--out", "mine"], ["merge", "mine", *base, "--out", "merged"], ["export", "mine", *base, "--out", "onnx"],
                       ["push", "merged", "me/merged"], ["push", "onnx", "me/onnx"]):
         run = command(*arguments)
         assert run.returncode == 0, run.stderr
