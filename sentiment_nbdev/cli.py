@@ -1,4 +1,4 @@
-"""The lessons as commands: compare, study, report, train, evaluate, predict, suspects, merge, push, bench, init.
+"""The lessons as commands: compare, study, report, train, evaluate, predict, suspects, merge, export, push, bench, init.
 
 Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 
@@ -8,17 +8,18 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'Errors', 'By', 'Coverage', 'Picture', 'Show', 'StudyName',
            'Vary', 'GridMethods', 'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'Texts',
-           'Source', 'EveryClass', 'MinConfidence', 'MinAccuracy', 'Output', 'Listed', 'LEFTOVERS', 'chosen_settings',
-           'seed_list', 'say', 'fitting_settings', 'write_skipped', 'compare', 'train', 'evaluate', 'bench', 'grid',
-           'study', 'report', 'predict', 'suspects', 'merge', 'push', 'init', 'check_launch', 'main']
+           'Source', 'EveryClass', 'MinConfidence', 'MinAccuracy', 'Output', 'Listed', 'Recipes', 'Agreement',
+           'LEFTOVERS', 'chosen_settings', 'seed_list', 'say', 'fitting_settings', 'write_skipped', 'compare', 'train',
+           'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'suspects', 'merge', 'export', 'push', 'init',
+           'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
-import errno, locale, logging, os, shutil, sys, tempfile, warnings
+import errno, locale, logging, os, sys, tempfile, warnings
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
-from .files import (SEEN, InputError, Interrupted, check_folder, check_new_table, process_place, read_seen,
+from .files import (InputError, Interrupted, check_folder, check_new_table, process_place, read_seen,
                                    shown_value, write_atomically, write_table)
 from .settings import (COMPARED, FIELDS, RowSettings, Settings, change_settings, choose_device,
                                       parse_value, profile_settings, quiet_libraries)
@@ -203,21 +204,26 @@ def _draw_coverage(analysis, path: Path):
     say(f"Wrote the curve to {path}")
 
 # %% ../nbs/engine/cli.ipynb #34d9b7b5
+def _only_rows(pairs: list[str] | None):
+    "Raise an `InputError` for a --set that names something else than the rows"
+    if other := {pair.partition("=")[0].strip() for pair in pairs or []} & FIELDS.keys() - {f.name for f in fields(RowSettings)}:
+        raise InputError(f"--set {sorted(other)[0]}: the model is trained, so only settings of the rows can be set")
+
 @app.command(epilog="Example: sentiment evaluate runs/lora --data my-reviews.csv --n-test 200 --errors mistakes.csv")
 def evaluate(
     folder: Saved, profile: Profile = None, settings: File = None, base: Base = None, data: Data = None,
     n_test: NTest = None, set_: RowSet = None, errors: Errors = None, by: By = None, show: Show = 0,
     coverage: Coverage = False, picture: Picture = None):
     "Score a saved model on the test rows, without flags on those of its own training; --errors, --by, --show: where it fails."
-    if other := {pair.partition("=")[0].strip() for pair in set_ or []} & FIELDS.keys() - {f.name for f in fields(RowSettings)}:
-        raise InputError(f"--set {sorted(other)[0]}: the model is trained, so only settings of the rows can be set")
+    _only_rows(set_)
     quiet_libraries()
     from sentiment_nbdev.errors import analyse_errors, coverage_report, error_report, write_mistakes
+    from sentiment_nbdev.export import load_classifier
     from sentiment_nbdev.pictures import check_new_picture
-    from sentiment_nbdev.prediction import Classifier, score_classifier
+    from sentiment_nbdev.prediction import score_classifier
     if errors: check_new_table(errors, "--errors")
     if picture: check_new_picture(picture, "--picture")
-    classifier = Classifier.load(folder, base=base)
+    classifier = load_classifier(folder, base)
     chosen = fitting_settings(profile, settings, set_, classifier.settings, splits=("test",), data=data, n_test=n_test).settings
     failures, coverage = bool(errors or by or show), coverage or bool(picture)
     analysis = analyse_errors(classifier, chosen, by) if failures or coverage else None
@@ -444,11 +450,11 @@ def predict(
     if texts and source: raise InputError("both texts and --input given: give one of them")
     quiet_libraries()
     from sentiment_nbdev.answers import check_answers, label_texts, predict_file, write_rows
-    from sentiment_nbdev.prediction import Classifier
+    from sentiment_nbdev.export import load_classifier
     file = _home(source) if source and source != "-" else None
     if output: check_answers(output, file)
     shares = _checked_shares(min_confidence, min_accuracy)
-    classifier = Classifier.load(folder, base=base)
+    classifier = load_classifier(folder, base)
     least = _least_confidence(classifier.confidence, *shares) if every_class or any(shares) else None
     how: dict = dict(every_class=every_class, min_confidence=least)
     with tempfile.TemporaryDirectory() as cache:
@@ -494,9 +500,53 @@ def merge(
     confidence = read_confidence(adapter)
     merged, chosen = load_adapter(adapter, base)
     sha256 = read_card(adapter)["base_sha256"]
-    save_classifier(merge_adapter(merged), load_tokenizer(chosen), out, chosen, sha256, "merged", confidence)
-    if (adapter/SEEN).is_file(): shutil.copy(adapter/SEEN, out/SEEN)
+    save_classifier(merge_adapter(merged), load_tokenizer(chosen), out, chosen, sha256, "merged", confidence, source=adapter)
     say(f"Merged {adapter} into {out}")
+
+# %% ../nbs/engine/cli.ipynb #e4b1c002
+Recipes = Annotated[Optional[str], typer.Option(help="ways of rounding to measure with --int8", metavar="",
+                                                show_default="tensor,channel,narrow,block")]
+Agreement = Annotated[Optional[float], typer.Option("--min-agreement", min=0, max=1, metavar="SHARE", show_default="0.99",
+                                                    help="share of rows that must get PyTorch's label in int8")]
+
+def _rows_to_compare(settings: Settings, data: str | None, pairs: list[str] | None) -> tuple:
+    "(labelled rows, where they are from); the validation rows of the training, or what `evaluate` takes from other data"
+    from sentiment_nbdev.data import load_reviews
+    from sentiment_nbdev.records import public_settings
+    split, splits = ("test", ("test",)) if data else ("validation", ("train", "validation", "test"))
+    try:
+        chosen = fitting_settings(None, None, pairs, settings, splits=splits, data=data).settings
+        rows = load_reviews(chosen, splits=splits)[split]
+    except InputError as e:
+        if data or pairs: raise
+        say(f"warning: not compared on rows of its data ({e})")
+        return None, {}
+    return rows, dict(data=public_settings(chosen)["data"], split=split, n=len(rows))
+
+# %% ../nbs/engine/cli.ipynb #e4b1c003
+@app.command(epilog="Example: sentiment export runs/lora --out runs/exported --int8")
+def export(
+    folder: Saved, base: Base = None, data: Data = None, set_: RowSet = None,
+    int8: Annotated[bool, typer.Option("--int8", help="weights of eight bits, if they agree with PyTorch")] = False,
+    recipes: Recipes = None, min_agreement: Agreement = None,
+    speed: Annotated[bool, typer.Option("--speed", help="measure rows per second, too")] = False,
+    out: Annotated[Path, typer.Option(help="folder to write to", metavar="FOLDER", parser=_home)] = Path("runs/exported")):
+    "Write a saved model as ONNX, and compare its answers with PyTorch's."
+    _only_rows(set_)
+    if not int8 and (recipes or min_agreement is not None):
+        raise InputError("--recipes and --min-agreement belong to --int8: add it, or leave them out")
+    quiet_libraries()
+    from sentiment_nbdev.export import RECIPES, check_packages, check_request, export_model, plain_classifier, show_table
+    check_packages()
+    chosen = tuple(part.strip() for part in (recipes or ",".join(RECIPES)).split(",") if part.strip()) if int8 else ()
+    least = 0.99 if min_agreement is None else min_agreement
+    check_request(chosen, least)
+    check_folder(out, read=(folder, base or ""))
+    plain = plain_classifier(folder, base)
+    rows, origin = _rows_to_compare(plain.settings, data, set_)
+    table = export_model(plain, folder, out, rows, origin, chosen, least, rounds=3 * speed)
+    if len(table): print(show_table(table, origin))
+    say(f"Exported {folder} to {out}")
 
 # %% ../nbs/engine/cli.ipynb #9c1f658a
 @app.command(epilog="Example: sentiment push runs/lora me/my-critic")

@@ -57,9 +57,9 @@ def text_list(
 CARD = "sentiment.json" # stands in every folder that this package saves a model to
 SEEN = "seen_texts.json" # fingerprints of the texts that a saved model was made with
 OURS = (CARD, SEEN, "record.json", "config.json", "adapter_config.json", "generation_config.json", "model*.safetensors",
-        "model.safetensors.index.json", "adapter_model.safetensors", "tokenizer*.json", "special_tokens_map.json",
-        "added_tokens.json", "vocab.*", "merges.txt", "bpe.codes", "*.jinja", "spiece.model", "spm.model",
-        "sentencepiece.bpe.model", "tokenizer.model", ".DS_Store", "Thumbs.db") # of a saved model or a desktop
+        "model.safetensors.index.json", "adapter_model.safetensors", "model.onnx", "model.onnx.data", "tokenizer*.json",
+        "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "bpe.codes", "*.jinja", "spiece.model",
+        "spm.model", "sentencepiece.bpe.model", "tokenizer.model", ".DS_Store", "Thumbs.db") # of a saved model or a desktop
 
 # %% ../nbs/engine/files.ipynb #08613f5f
 def sealed(

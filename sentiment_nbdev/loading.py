@@ -23,7 +23,7 @@ from .tokenization import load_tokenizer
 from .encoders import check_weights
 from .models import pool_mean
 from .fast_path import check_padding
-from .saving import card_settings, check_folder, fetch, read_card
+from .saving import card_settings, check_fingerprint, fetch, read_card
 from .lora import load_adapter
 
 # %% ../nbs/engine/loading.ipynb #c270a37b
@@ -90,7 +90,7 @@ def load_whole(
     check_weights(model, report["unexpected_keys"], str(folder))
     settings = model_settings(folder)
     _check_card(folder, config, settings)
-    check_folder(folder, settings)
+    check_fingerprint(folder, settings)
     return pool_mean(model) if _is_pooled(folder) else model, settings
 
 # %% ../nbs/engine/loading.ipynb #7b3963d5

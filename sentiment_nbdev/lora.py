@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from .readers import reading
 from .settings import Settings
-from .saving import check_folder, load_base
+from .saving import check_fingerprint, load_base
 from .targets import (check_adapter_config, check_adapter_weights, check_targets, check_trains, layers_to_save,
                                      lora_targets, quiet_peft)
 
@@ -74,7 +74,7 @@ def load_adapter(
     with reading(f"the adapter {folder}", "save it again, or take an intact copy"), quiet_peft():
         adapted = PeftModel.from_pretrained(model, str(folder), config=config, ignore_mismatched_sizes=True)
     check_adapter_weights(adapted, folder)
-    check_folder(folder, settings)
+    check_fingerprint(folder, settings)
     return adapted.eval(), settings
 
 # %% ../nbs/08_lora.ipynb #23e0fd37

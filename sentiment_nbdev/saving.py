@@ -6,17 +6,18 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/saving.html.md"""
 
 # %% auto #0
 __all__ = ['PROBE', 'MODEL_FILES', 'weights_sha256', 'tokenizer_sha256', 'mark_pooled', 'read_adapter_config', 'folder_sha256',
-           'check_folder', 'write_card', 'read_card', 'read_confidence', 'save_classifier', 'weight_bytes',
-           'save_adapter', 'card_settings', 'load_base', 'card_data', 'model_card', 'push', 'fetch']
+           'check_fingerprint', 'write_card', 'read_card', 'read_confidence', 'save_classifier', 'carry_over',
+           'weight_bytes', 'save_adapter', 'card_settings', 'load_base', 'card_data', 'model_card', 'push', 'fetch']
 
 # %% ../nbs/engine/saving.ipynb #24351485
-import hashlib, json
+import hashlib, json, shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData, snapshot_download
 from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from peft import LoraConfig, PeftModel
-from .files import CARD, InputError, as_path, is_sealed, list_names, read_json, sealed, write_atomically
+from .files import (CARD, SEEN, InputError, as_path, file_sha256, is_sealed, list_names, read_json, sealed,
+                                   write_atomically)
 from .settings import Settings, change_settings
 from .sources import POOLED, check_hub
 from .tokenization import load_tokenizer
@@ -72,11 +73,11 @@ def folder_sha256(
 ) -> str:                   # 64 hexadecimal digits
     "SHA-256 over the weight files and the order of the classes"
     digest = hashlib.sha256(json.dumps(list(labels)).encode())
-    for path in sorted(Path(folder).glob("*model*.safetensors")):
-        with path.open("rb") as file: digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in sorted([*Path(folder).glob("*model*.safetensors"), *Path(folder).glob("model.onnx*")]):
+        digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()
 
-def check_folder(
+def check_fingerprint(
     folder: str | Path,     # The folder of a saved model or adapter
     settings: Settings,     # Those of its card
 ):
@@ -136,21 +137,34 @@ def save_classifier(
     base_sha256: str,    # Fingerprint of the encoder before the training
     kind: str = "full",  # full or merged
     confidence: Confidence = Confidence(), # From `fit_confidence`
+    source: str | Path | None = None, # The folder of the model that it was made from
 ) -> Path:
     "Save model, tokenizer and card; the folder appears whole or not at all"
     with write_atomically(folder) as temporary:
         model.save_pretrained(temporary)
         if settings.pooling == "mean": mark_pooled(temporary/"config.json", "model_type")
         tokenizer.save_pretrained(temporary)
-        write_card(temporary, kind, settings, base_sha256, confidence)
+        origin = dict(came_from=carry_over(source, temporary)) if source else {}
+        write_card(temporary, kind, settings, base_sha256, confidence, **origin)
     return Path(folder)
+
+# %% ../nbs/engine/saving.ipynb #75b86d32
+def carry_over(
+    source: str | Path, # The folder of a saved model
+    folder: str | Path, # The folder of what is made from it
+) -> dict:              # kind and, for each weight file, its SHA-256: what the new card says of the source
+    "Take a model's record and the fingerprints of its texts along, and say which model it is"
+    for name in ("record.json", SEEN):
+        if (Path(source)/name).is_file(): shutil.copy(Path(source)/name, Path(folder)/name)
+    weights = {path.name: file_sha256(path) for path in sorted(Path(source).glob("*.safetensors"))}
+    return dict(kind=read_card(source).get("kind", "full"), sha256=weights)
 
 # %% ../nbs/engine/saving.ipynb #464a45c7
 def weight_bytes(
     folder: str | Path, # The folder of a saved model or adapter
-) -> int:               # Bytes of its safetensors files
+) -> int:               # Bytes of its weight files, safetensors or ONNX
     "Size of the saved weights"
-    return sum(path.stat().st_size for path in Path(folder).glob("*.safetensors"))
+    return sum(path.stat().st_size for kind in ("*.safetensors", "model.onnx*") for path in Path(folder).glob(kind))
 
 # %% ../nbs/engine/saving.ipynb #47f17d11
 def _used_settings(settings: Settings, config) -> Settings:
@@ -234,13 +248,14 @@ def card_data(
     record: RunRecord, # With test metrics
 ) -> ModelCardData:
     "The part of a model card that programs read"
-    data, lora = card["settings"]["data"], card["kind"] == "adapter"
+    data, kind = card["settings"]["data"], card["kind"]
     on_hub, said = data != "corpus" and not data.startswith("./"), "bundled synthetic corpus" if data == "corpus" else data
     result = EvalResult("text-classification", data if on_hub else "other", said, "accuracy",
                         round(record.test["accuracy"], 4), dataset_split="test")
-    return ModelCardData(model_name=name, eval_results=[result], pipeline_tag="text-classification",
-                         base_model=card["base_model"], library_name="peft" if lora else "transformers",
-                         datasets=[data] if on_hub else None, tags=["sentiment", *["lora"] * lora])
+    library, tags = dict(adapter=("peft", ["lora"]), onnx=(None, ["onnx"])).get(kind, ("transformers", []))
+    return ModelCardData(model_name=name, eval_results=None if kind == "onnx" else [result],         # the file was not tested
+                         pipeline_tag="text-classification", base_model=card["base_model"], library_name=library,
+                         datasets=[data] if on_hub else None, tags=["sentiment", *tags])
 
 # %% ../nbs/engine/saving.ipynb #b74cfce2
 def _limits(
@@ -258,6 +273,7 @@ def _limits(
 
 def _how_to_load(repo: str, card: dict) -> str:
     "Lines of code that work"
+    if card["kind"] == "onnx": return _how_to_run(repo, card)
     ours = f'from sentiment_nbdev.prediction import Classifier\nClassifier.load("hf://{repo}").predict(["a lovely, lovely film"])'
     adapter, names = card["kind"] == "adapter", dict(enumerate(card["settings"]["labels"]))
     chosen = card["settings"]
@@ -267,6 +283,35 @@ def _how_to_load(repo: str, card: dict) -> str:
     plain = ("from transformers import pipeline\n"
              f'critic = pipeline("text-classification", "{repo}", truncation=True{more})\ncritic("a lovely, lovely film")')
     return f"{ours}\n\n# or without this package\n{plain}"
+
+# %% ../nbs/engine/saving.ipynb #cf9b7bf9
+def _how_to_run(repo: str, card: dict) -> str:
+    "Lines of code that run an exported model"
+    ours = ("from sentiment_nbdev.export import OnnxClassifier\n"
+            f'OnnxClassifier.load("hf://{repo}").predict(["a lovely, lovely film"])')
+    if card["settings"]["truncation_side"] == "middle": return ours       # plain transformers knows two sides
+    return ours + f"""
+
+# or without this package
+import onnxruntime
+from huggingface_hub import hf_hub_download
+from transformers import AutoTokenizer
+session = onnxruntime.InferenceSession(hf_hub_download("{repo}", "model.onnx"))
+batch = AutoTokenizer.from_pretrained("{repo}")(["a lovely, lovely film"], truncation=True, padding=True, return_tensors="np")
+[logits] = session.run(["logits"], {{i.name: batch[i.name] for i in session.get_inputs()}})
+logits.argmax(axis=1)                                    # numbers of {', '.join(card['settings']['labels'])}"""
+
+def _origin(card: dict) -> str:
+    "What the model was made from, and what an export measured; empty for a model as it was trained"
+    if not (origin := card.get("came_from")): return ""
+    files = ", ".join(f"{name} (SHA-256 {sha256})" for name, sha256 in origin["sha256"].items())
+    said = f"Made from a saved model ({origin['kind']}) with the weights {files}; the scores are those of that model."
+    if not (export := card.get("export")): return said
+    if not export["table"]: return f"{said} Exported as {export['precision']}; no rows were at hand to compare the two."
+    kept = export["table"][export["kept"]]
+    where = f"{export['rows']['n']} {export['rows']['split']} rows"
+    return (f"{said} Exported as {export['precision']}: on {where} it gives the same label as PyTorch for "
+            f"{kept['agreement']:.2%}, and probabilities differ by at most {kept['difference']:.2g}.")
 
 # %% ../nbs/engine/saving.ipynb #9923e96d
 _SHOWN = ("data", "labels", "max_length", "truncation_side", "epochs", "batch_size", "seed") # settings that the card repeats
@@ -293,7 +338,7 @@ def _training(card: dict, record: RunRecord) -> dict:
 def _card_of(card: dict, record: RunRecord, repo: str) -> ModelCard:
     "The model card of what a folder says"
     name, labels = repo.split("/")[-1], ", ".join(card["settings"]["labels"])
-    parts = [f"# {name}", f"Labels: {labels}. {_score(record.test)}", _sureness(card),
+    parts = [f"# {name}", f"Labels: {labels}. {_score(record.test)}", *filter(None, [_origin(card)]), _sureness(card),
              "## Limits", "\n".join(f"- {line}" for line in _limits(card["settings"])),
              "## Use", f"```python\n{_how_to_load(repo, card)}\n```",
              "## Training", "\n".join(f"- {name}: {value}" for name, value in _training(card, record).items())]
@@ -324,7 +369,7 @@ def push(
 ) -> str:                  # The address of the repository
     "Put a model with its card on the hub"
     card, api, readme = model_card(folder, repo), HfApi(), Path(folder)/"README.md"
-    if not weight_bytes(folder): raise InputError(f"{folder} has no weights (*.safetensors): save the model again")
+    if not weight_bytes(folder): raise InputError(f"{folder} has no weights (*.safetensors or model.onnx): save the model again")
     if readme.is_file() and not is_sealed(readme.read_text(encoding="utf-8", errors="replace")):
         raise InputError(f"{readme} was not written by this package and would be replaced: move it first")
     try:
@@ -338,7 +383,7 @@ def push(
     return str(url)
 
 # %% ../nbs/engine/saving.ipynb #cc4a8527
-MODEL_FILES = ("*.safetensors", "*.json", "vocab.txt", "*.model") # all that a model needs, and nothing that is a pickle
+MODEL_FILES = ("*.safetensors", "model.onnx*", "*.json", "vocab.txt", "*.model") # all that a model needs, no pickle
 
 def fetch(
     name: str | Path, # A folder, or hf://owner/name

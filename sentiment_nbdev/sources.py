@@ -225,6 +225,8 @@ def _check_folder(folder: Path):
     if not any((folder/name).is_file() for name in WEIGHTS):
         if pickles := sorted(folder.glob("*.bin")):
             raise InputError(f"{pickles[0]} is a pickle, which can run code when it is opened: save the model as safetensors")
+        if (folder/"model.onnx").is_file():
+            raise InputError(f"{folder} was exported for onnxruntime: name the model that it was made from")
         raise InputError(f"{folder} has no weights (model.safetensors): name the folder of a saved model")
 
 # %% ../nbs/engine/sources.ipynb #3f5692ba

@@ -1,5 +1,5 @@
 """The hub's real client against a stand-in on this machine: push, load, and the profile `imdb` end to end."""
-import json, os, re, shutil
+import hashlib, json, os, re, shutil
 
 import pandas as pd
 import pytest
@@ -44,6 +44,28 @@ def test_push_and_load(hub, tmp_path):
     run = command("predict", "hf://me/my-critic", "a lovely, lovely film")
     assert run.returncode == 0 and run.stdout == before, run.stderr
     assert "POST /api/repos/create" in requests
+
+
+def test_push_what_was_made_from_a_model(hub, tiny_encoder, tmp_path):
+    "A merged and an exported model keep the record of the training and name the weights they came from"
+    pytest.importorskip("onnxscript")
+    command, root, _ = hub
+    base = ["--base", tiny_encoder]
+    for arguments in (["train", "lora", "--model", tiny_encoder, *SMALL, "--set", "precision=fp32", "--out", "mine"], ["merge", "mine", *base, "--out", "merged"], ["export", "mine", *base, "--out", "onnx"],
+                      ["push", "merged", "me/merged"], ["push", "onnx", "me/onnx"]):
+        run = command(*arguments)
+        assert run.returncode == 0, run.stderr
+    record, sha256 = (tmp_path/"mine/record.json").read_bytes(), hashlib.sha256((tmp_path/"mine/adapter_model.safetensors").read_bytes()).hexdigest()
+    before = command("predict", "mine", "a lovely, lovely film", *base).stdout
+    for name, weights, results in (("merged", "model.safetensors", 1), ("onnx", "model.onnx", 0)):
+        there = root/"models/me"/name
+        card = ModelCard.load(there/"README.md")
+        assert (there/weights).read_bytes() == (tmp_path/name/weights).read_bytes() and (there/"record.json").read_bytes() == record
+        assert sha256 in card.text and len(card.data.eval_results or []) == results       # nobody tested the exported file on test rows
+        shutil.rmtree(tmp_path/name)
+        run = command("predict", f"hf://me/{name}", "a lovely, lovely film")
+        assert run.returncode == 0 and run.stdout == before, run.stderr
+    assert "12 validation rows it gives the same label as PyTorch for 100.00%" in card.text
 
 
 @pytest.mark.slow
