@@ -7,10 +7,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'Errors', 'By', 'Show', 'StudyName', 'Vary', 'GridMethods',
-           'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'Texts', 'Source', 'Output', 'Listed',
-           'LEFTOVERS', 'chosen_settings', 'seed_list', 'say', 'fitting_settings', 'write_skipped', 'compare', 'train',
-           'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'suspects', 'merge', 'push', 'init',
-           'check_launch', 'main']
+           'Quick', 'List', 'Only', 'Retry', 'Threads', 'Jobs', 'EngineName', 'Cluster', 'Points', 'TextColumn',
+           'Texts', 'Source', 'Output', 'Listed', 'LEFTOVERS', 'chosen_settings', 'seed_list', 'say',
+           'fitting_settings', 'write_skipped', 'compare', 'train', 'evaluate', 'bench', 'grid', 'study', 'report',
+           'predict', 'suspects', 'merge', 'push', 'init', 'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
 import errno, locale, os, shutil, sys, tempfile, warnings
@@ -273,11 +273,17 @@ Only = Annotated[Optional[str], typer.Option("--run", help="do only the run with
 Retry = Annotated[bool, typer.Option("--retry", help="do failed runs again (those that ran out of memory, say)")]
 Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker", metavar="",
                                                 show_default="those of a begun study, else 1")]
+Jobs = Annotated[Optional[int], typer.Option(min=1, help="worker processes; all of them start at once", metavar="N",
+                                             show_default="1; on a cluster all it has")]
+EngineName = Annotated[str, typer.Option("--engine", help="who does the work: loky (processes of this machine), dask or ray",
+                                         metavar="")]
+Cluster = Annotated[str, typer.Option(help="address of a cluster of dask or ray", metavar="ADDRESS",
+                                      show_default="one of this machine's processes")]
 Points = Annotated[Optional[int], typer.Option(min=1, help="learning rates per method", metavar="",
                                                show_default="6 for learning-rate, 3 for pooling, else 1")]
 
 # %% ../nbs/engine/cli.ipynb #0edd05a2
-def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, only: str | None):
+def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, only: str | None, run_all):
     "Do the open runs of a study and report, or only list them"
     from sentiment_nbdev.reports import write_report
     from sentiment_nbdev.study import drop_failed, open_commands, run_study, with_conditions, write_study
@@ -285,7 +291,7 @@ def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, on
     write_study(plan, out)
     if retry: say(f"Opened {drop_failed(out)} failed runs again")
     if list_: return print(*open_commands(plan, out, arguments), sep="\n")
-    run_study(plan, out, say, only=only)
+    run_study(plan, out, say, only=only, run_all=run_all)
     print(write_report(out))
 
 # %% ../nbs/engine/cli.ipynb #41c7571c
@@ -308,18 +314,22 @@ def study(
     max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
     plain: Plain = False, set_: Set = None, vary: Vary = None, methods: GridMethods = "lora,full",
     points: Points = None, quick: Quick = False, list_: List = False, run: Only = None,
-    threads: Threads = None, retry: Retry = False, out: _out_flag("results/NAME") = None):
+    threads: Threads = None, retry: Retry = False, jobs: Jobs = None, engine: EngineName = "loky", cluster: Cluster = "",
+    out: _out_flag("results/NAME") = None):
     "Work on a grid of runs, alone or beside others; what is done stays done."
+    if list_ and (jobs, engine) != (None, "loky"):
+        raise InputError("--list prints a command per run for a scheduler: leave out --jobs and --engine")
     named = [parse_value("seed", seed) for seed in seed_list(seeds) if seed]
     found = fitting_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs,
                              seed=str(named[0]) if named else None)
     quiet_libraries(terminal=False)
+    from sentiment_nbdev.jobs import engine_of
     from sentiment_nbdev.study import PLAN, SOURCE
     out = check_folder(out or Path("results")/(SOURCE.get(name, name) + "-quick" * quick), mark=PLAN)
     chosen = _portable(found.settings, threads, out)
     plan = _planned_study(name, chosen, out, tuple(named), vary or [], methods, points, quick, n_test is None)
-    _work_on(plan, out, ctx.obj, retry, list_, run)
+    with engine_of(jobs, engine, cluster) as run_all: _work_on(plan, out, ctx.obj, retry, list_, run, run_all)
     if not list_: write_skipped(found.skipped, out)
 
 # %% ../nbs/engine/cli.ipynb #b4eb1dc1
@@ -369,19 +379,47 @@ TextColumn = Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].me
 Texts = Annotated[Optional[list[str]], typer.Argument(metavar="TEXT", help="texts to label; - reads lines from standard input; "
                                                                            "write -- before a text that begins with -")]
 Source = Annotated[Optional[str], typer.Option("--input", metavar="FILE",
-                                               help="csv, tsv, json, jsonl, parquet or txt file (or .gz), or -")]
-Output = Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE",
-                                                parser=_home)]
+                                               help="csv, tsv, json, jsonl, parquet or txt file (or .gz), "
+                                                    "a quoted pattern such as 'in/*.csv', or -")]
+Output = Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format; for a pattern the "
+                                                     "folder to write to", metavar="FILE", parser=_home)]
+
+# %% ../nbs/engine/cli.ipynb #5f0e77aa
+def _predict_files(folder, source: str, output, column: str | None, base: str | None, jobs, engine: str, cluster: str):
+    "Label the files of a pattern, each as a job; what failed is named, the others are done"
+    from functools import partial
+    from sentiment_nbdev.jobs import Labelled, Lost, engine_of, find_shards, full_name, label_shard, load_model
+    if not output: raise InputError(f"{source} is a pattern of files: name a folder for their labels with --output")
+    shards, rows, problems = find_shards(str(_home(source)), output), 0, []
+    model, base = full_name(folder), base and full_name(base)
+    with engine_of(jobs, engine, cluster) as run_all:
+        load_model(model, base)                          # what is wrong with it is said once, and before the work
+        for shard, done in run_all(partial(label_shard, model=model, base=base, column=column, start=os.getcwd()), shards):
+            if isinstance(done, Lost): done = Labelled(problem=f"its worker died ({done.why})")
+            if done.problem: problems.append(shard)
+            else: rows += done.rows
+            if not done.skipped: say(f"{shard.source}: " + (done.problem or f"{done.rows} rows, {done.faulty} without a label"))
+            elif done.skipped != "finished": say(f"{shard.source}: {done.skipped}")
+    say(f"Labelled {rows} rows; {len(shards) - len(problems)} of {len(shards)} files are in {output}")
+    if problems:
+        raise InputError(f"{len(problems)} of {len(shards)} files have no labels, the first is {problems[0].source}: see above, "
+                         "then give the same command again; finished files are skipped")
 
 # %% ../nbs/engine/cli.ipynb #fb46ec09
 @app.command(epilog="Example: sentiment predict runs/lora 'a lovely, lovely film'")
 def predict(
     folder: Saved,
     texts: Texts = None, source: Source = None, output: Output = None,
-    text_column: TextColumn = None, base: Base = None):
-    "Label texts: given as arguments, in a file, or line by line on standard input."
-    if texts and source: raise InputError("both texts and --input given: give one of them")
+    text_column: TextColumn = None, base: Base = None,
+    jobs: Jobs = None, engine: EngineName = "loky", cluster: Cluster = ""):
+    "Label texts: given as arguments, in a file, in many files, or line by line on standard input."
+    if texts and source: raise InputError("both texts and --input given: give one of them, and a pattern in quotes")
     quiet_libraries()
+    from sentiment_nbdev.jobs import is_pattern
+    if source and is_pattern(str(_home(source))):
+        return _predict_files(folder, source, output, text_column, base, jobs, engine, cluster)
+    if (jobs, engine, cluster) != (None, "loky", ""):
+        raise InputError("--jobs, --engine and --cluster share files among workers: name them with --input and a quoted pattern")
     from sentiment_nbdev.answers import check_answers, label_texts, predict_file, write_rows
     from sentiment_nbdev.prediction import Classifier
     file = _home(source) if source and source != "-" else None
