@@ -104,13 +104,17 @@ def _stay():
 @contextmanager
 def _loky(jobs: int | None, cluster: str):
     "Processes of this machine"
+    pool = partial(get_reusable_executor, max_workers=jobs or 1, initializer=_stay)
     def submit(*call):
-        try: return get_reusable_executor(max_workers=jobs or 1, initializer=_stay).submit(*call)
+        try: return pool().submit(*call)
         except BrokenExecutor as e: failed = Future()
         failed.set_exception(e)
         return failed
-    try: yield submit, jobs or 1
-    finally: get_reusable_executor(max_workers=jobs or 1, initializer=_stay).shutdown(wait=False, kill_workers=True)
+    finished = False
+    try:
+        yield submit, jobs or 1
+        finished = True
+    finally: pool().shutdown(kill_workers=not finished)
 
 # %% ../nbs/engine/jobs.ipynb #6b06c72a
 @contextmanager
@@ -140,8 +144,9 @@ def _dask(jobs: int | None, cluster: str):
     except ImportError: raise InputError("--engine dask needs dask: `pip install sentiment-nbdev[dask]`") from None
     with ExitStack() as stack:
         with _connecting("dask", cluster):
-            local = dict(n_workers=jobs or cpu_count(), threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL)
-            client = stack.enter_context(Client(cluster or stack.enter_context(LocalCluster(**local)), timeout=5))
+            local = dict(n_workers=jobs or cpu_count(), threads_per_worker=1, dashboard_address=None)
+            place = cluster or stack.enter_context(LocalCluster(**local, silence_logs=logging.CRITICAL))
+            client = stack.enter_context(Client(place, timeout=5))
             _check_workers(client, cluster)
         yield client.get_executor(pure=False).submit, jobs or inf
 
@@ -292,4 +297,5 @@ def label_shard(
             if _is_finished(shard.output, made_of): return Labelled(skipped="finished")
             return _label(shard, classifier, made_of, column)
     except Taken: return Labelled(skipped="another process is at it")
-    except (OSError, ValueError, RuntimeError, MemoryError) as e: return Labelled(problem=reason(e).replace(f"{start}{os.sep}", ""))
+    except (OSError, ValueError, RuntimeError, MemoryError) as e:
+        return Labelled(problem=reason(e).replace(f"{start}{os.sep}", ""))
