@@ -1,7 +1,6 @@
 """Runs and files on several processes and on clusters: the same results, nothing twice, nothing lost, whoever is killed."""
 import json, os, re, shutil, signal, subprocess, sys, time
 from concurrent.futures import BrokenExecutor, Future
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -88,6 +87,19 @@ def test_an_error_of_a_job_ends_the_work_and_recalls_the_rest():
         return future_of((None, InputError("no"))) if item == "bad" else waiting
     with pytest.raises(InputError, match="no"): list(run_with(submit, 2, len, ["bad", "fine"]))
     assert waiting.cancelled()
+
+
+def test_a_worker_takes_the_threads_of_the_plan_and_refuses_another_number_format():
+    import torch
+    from sentiment_nbdev.settings import Settings
+    from sentiment_nbdev.study import Conditions, Run, _check_machine
+    cpu, before = Settings(device="cpu", precision="fp32"), torch.get_num_threads()
+    try:
+        _check_machine(Run("lora", cpu, conditions=Conditions(precision="fp32", threads=before + 1)))
+        assert torch.get_num_threads() == before + 1
+    finally: torch.set_num_threads(before)
+    for conditions in (Conditions(precision="bf16", threads=1), Conditions(precision="fp32")):
+        with pytest.raises(InputError, match="workers of one kind"): _check_machine(Run("lora", cpu, conditions=conditions))
 
 
 # --- wrong inputs
