@@ -162,7 +162,7 @@ def _ray(jobs: int | None, cluster: str):
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try: import ray
     except ImportError: raise InputError("--engine ray needs ray: `pip install sentiment-nbdev[ray]`") from None
-    local = dict(num_cpus=jobs or cpu_count(), include_dashboard=False, _node_ip_address="127.0.0.1")
+    local = dict(num_cpus=jobs or cpu_count(), include_dashboard=False)
     with _connecting("ray", cluster):
         _check_address(cluster)
         ray.init(**(dict(address=cluster) if cluster else local), log_to_driver=False, logging_level=logging.CRITICAL)
@@ -172,6 +172,16 @@ def _ray(jobs: int | None, cluster: str):
 
 # %% ../nbs/engine/jobs.ipynb #7bc0f53f
 ENGINES = dict(loky=_loky, dask=_dask, ray=_ray)
+
+def _stop(*_): raise KeyboardInterrupt
+
+@contextmanager
+def _stoppable():
+    "SIGTERM, by which schedulers end a command, ends its workers as Ctrl-C does"
+    if threading.current_thread() is not threading.main_thread(): yield; return
+    before = signal.signal(signal.SIGTERM, _stop)
+    try: yield
+    finally: signal.signal(signal.SIGTERM, before)
 
 @contextmanager
 def engine_of(
@@ -183,7 +193,7 @@ def engine_of(
     check_choice("engine", engine, ENGINES)
     if cluster and engine == "loky": raise InputError("--cluster needs --engine dask or ray: add one of them")
     if engine == "loky" and (jobs or 1) == 1: yield run_here; return
-    with ENGINES[engine](jobs, cluster) as (submit, most): yield partial(run_with, submit, most)
+    with _stoppable(), ENGINES[engine](jobs, cluster) as (submit, most): yield partial(run_with, submit, most)
 
 # %% ../nbs/engine/jobs.ipynb #6acdcaa6
 class Shard(NamedTuple):
