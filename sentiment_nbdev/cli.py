@@ -273,7 +273,7 @@ Only = Annotated[Optional[str], typer.Option("--run", help="do only the run with
 Retry = Annotated[bool, typer.Option("--retry", help="do failed runs again (those that ran out of memory, say)")]
 Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker", metavar="",
                                                 show_default="those of a begun study, else 1")]
-Jobs = Annotated[Optional[int], typer.Option(min=1, help="worker processes; all of them start at once", metavar="N",
+Jobs = Annotated[Optional[int], typer.Option(min=1, help="worker processes", metavar="N",
                                              show_default="1; on a cluster all it has")]
 EngineName = Annotated[str, typer.Option("--engine", help="who does the work: loky (processes of this machine), dask or ray",
                                          metavar="")]
@@ -385,14 +385,14 @@ Output = Annotated[Optional[Path], typer.Option(help="file to write; its ending 
                                                      "folder to write to", metavar="FILE", parser=_home)]
 
 # %% ../nbs/engine/cli.ipynb #5f0e77aa
-def _predict_files(folder, source: str, output, column: str | None, base: str | None, jobs, engine: str, cluster: str):
+def _predict_files(folder, source: str, output, column: str | None, base: str | None, engine: tuple):
     "Label the files of a pattern, each as a job; what failed is named, the others are done"
     from functools import partial
     from sentiment_nbdev.jobs import Labelled, Lost, engine_of, find_shards, full_name, label_shard, load_model
     if not output: raise InputError(f"{source} is a pattern of files: name a folder for their labels with --output")
     shards, rows, problems = find_shards(str(_home(source)), output), 0, []
     model, base = full_name(folder), base and full_name(base)
-    with engine_of(jobs, engine, cluster) as run_all:
+    with engine_of(*engine) as run_all:
         load_model(model, base)                          # what is wrong with it is said once, and before the work
         for shard, done in run_all(partial(label_shard, model=model, base=base, column=column, start=os.getcwd()), shards):
             if isinstance(done, Lost): done = Labelled(problem=f"its worker died ({done.why})")
@@ -417,9 +417,8 @@ def predict(
     quiet_libraries()
     from sentiment_nbdev.jobs import is_pattern
     if source and is_pattern(str(_home(source))):
-        return _predict_files(folder, source, output, text_column, base, jobs, engine, cluster)
-    if (jobs, engine, cluster) != (None, "loky", ""):
-        raise InputError("--jobs, --engine and --cluster share files among workers: name them with --input and a quoted pattern")
+        return _predict_files(folder, source, output, text_column, base, (jobs, engine, cluster))
+    if (jobs, engine, cluster) != (None, "loky", ""): raise InputError("--jobs and --engine need --input with a quoted pattern")
     from sentiment_nbdev.answers import check_answers, label_texts, predict_file, write_rows
     from sentiment_nbdev.prediction import Classifier
     file = _home(source) if source and source != "-" else None

@@ -14,6 +14,7 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
+from importlib.metadata import version as version_of
 from glob import glob
 from math import inf
 from pathlib import Path
@@ -24,7 +25,6 @@ from joblib import cpu_count
 from joblib.externals.loky import get_reusable_executor
 
 # %% ../nbs/engine/jobs.ipynb #340b993a
-from . import __version__
 from .files import (TABLES, InputError, Taken, check_place, file_sha256, folder_lock, read_json, table_kind,
                                    write_atomically)
 from .ranges import check_choice
@@ -51,12 +51,12 @@ def full_name(
     return str(path.absolute()) if path.exists() else str(name)
 
 # %% ../nbs/engine/jobs.ipynb #aea6f174
-_ALONE = threading.Lock()
+_ALONE, _VERSION = threading.Lock(), version_of("sentiment-nbdev")
 
 def _do(function, item, version: str) -> tuple: # (result, None) or (None, the error)
     "In a worker: the job, one at a time"
-    if version != __version__:
-        return None, InputError(f"a worker has sentiment_nbdev {__version__}, this command {version}: "
+    if version != _VERSION:
+        return None, InputError(f"a worker has sentiment_nbdev {_VERSION}, this command {version}: "
                                 "install one on all machines")
     with _ALONE:
         quiet_libraries(terminal=False)
@@ -88,7 +88,7 @@ def run_with(
         while left or waiting:
             while left and len(waiting) < (1 if left[0][1] else most):
                 item, tries = left.popleft()
-                waiting[submit(_do, function, item, __version__)] = item, tries
+                waiting[submit(_do, function, item, _VERSION)] = item, tries
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 item, tries = waiting.pop(future)
                 if isinstance(future.exception(), BrokenExecutor) and not tries: left.append((item, 1))
@@ -96,7 +96,7 @@ def run_with(
     finally:
         for future in waiting: future.cancel()
 
-# %% ../nbs/engine/jobs.ipynb #4ae02f0d
+# %% ../nbs/engine/jobs.ipynb #489054b6
 def _stay():
     "A worker leaves Ctrl-C to the process that made it"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -116,7 +116,7 @@ def _loky(jobs: int | None, cluster: str):
         finished = True
     finally: pool().shutdown(kill_workers=not finished)
 
-# %% ../nbs/engine/jobs.ipynb #6b06c72a
+# %% ../nbs/engine/jobs.ipynb #2ab21720
 @contextmanager
 def _connecting(engine: str, cluster: str):
     "Whatever goes wrong on the way to a cluster becomes one `InputError`"
@@ -126,7 +126,7 @@ def _connecting(engine: str, cluster: str):
         raise InputError(f"no cluster of {engine} answers at {cluster or 'this machine'} ({reason(e)[:80]}): "
                          "check the address of --cluster") from None
 
-# %% ../nbs/engine/jobs.ipynb #2ab21720
+# %% ../nbs/engine/jobs.ipynb #e4fe9be4
 def _check_workers(client, cluster: str):
     "Raise an `InputError` unless there are workers, with one thread each"
     threads = client.nthreads()
@@ -150,7 +150,7 @@ def _dask(jobs: int | None, cluster: str):
             _check_workers(client, cluster)
         yield client.get_executor(pure=False).submit, jobs or inf
 
-# %% ../nbs/engine/jobs.ipynb #e4fe9be4
+# %% ../nbs/engine/jobs.ipynb #04d81f68
 def _check_address(cluster: str):
     "Raise an error of the system unless somebody listens there"
     place = urlsplit(cluster if "//" in cluster else f"//{cluster}")
@@ -170,7 +170,7 @@ def _ray(jobs: int | None, cluster: str):
     try: yield lambda _, *call: task.remote(*call).future(), jobs or inf
     finally: ray.shutdown()
 
-# %% ../nbs/engine/jobs.ipynb #7bc0f53f
+# %% ../nbs/engine/jobs.ipynb #f8e86291
 ENGINES = dict(loky=_loky, dask=_dask, ray=_ray)
 
 def _stop(*_): raise KeyboardInterrupt
@@ -195,7 +195,7 @@ def engine_of(
     if engine == "loky" and (jobs or 1) == 1: yield run_here; return
     with _stoppable(), ENGINES[engine](jobs, cluster) as (submit, most): yield partial(run_with, submit, most)
 
-# %% ../nbs/engine/jobs.ipynb #6acdcaa6
+# %% ../nbs/engine/jobs.ipynb #f6b9e236
 class Shard(NamedTuple):
     "A file of reviews, and where its labels go"
     source: Path
@@ -212,7 +212,7 @@ def _output_name(name: Path) -> Path:
     name = name.with_suffix("") if name.suffix.lower() == ".gz" else name
     return name.with_suffix(".jsonl") if name.suffix.lower() == ".json" else name
 
-# %% ../nbs/engine/jobs.ipynb #95702285
+# %% ../nbs/engine/jobs.ipynb #0b5cf6a7
 def _check_shards(root: Path, shards: list[Shard], pattern: str):
     "Raise an `InputError` when there is no file, or when two would be written to one place"
     if not shards: raise InputError(f"no file matches {pattern}: check the pattern")
@@ -239,7 +239,7 @@ def find_shards(
     _check_shards(root, shards, pattern)
     return shards
 
-# %% ../nbs/engine/jobs.ipynb #28f12510
+# %% ../nbs/engine/jobs.ipynb #f1f3d690
 def model_sha256(
     classifier: Classifier,
 ) -> str:               # 64 hexadecimal digits
@@ -261,7 +261,7 @@ def load_model(
     classifier = Classifier.load(folder, base=base)
     return classifier, model_sha256(classifier)
 
-# %% ../nbs/engine/jobs.ipynb #3baed971
+# %% ../nbs/engine/jobs.ipynb #4be456d1
 class Labelled(NamedTuple):
     "What became of a shard"
     rows: int = 0
@@ -279,7 +279,7 @@ def _is_finished(output: Path, made_of: dict) -> bool:
         raise InputError(f"{output} was changed after it was written: move it, or name another folder with --output")
     return state == made_of
 
-# %% ../nbs/engine/jobs.ipynb #f1f3d690
+# %% ../nbs/engine/jobs.ipynb #36d19c72
 def _label(shard: Shard, classifier: Classifier, made_of: dict, column: str | None) -> Labelled:
     "Label a shard, then note what its output was made of"
     shard.output.parent.mkdir(parents=True, exist_ok=True)
@@ -291,7 +291,7 @@ def _label(shard: Shard, classifier: Classifier, made_of: dict, column: str | No
     with write_atomically(_state_file(shard.output)) as temporary: temporary.write_text(state + "\n", encoding="utf-8")
     return Labelled(len(rows), faulty)
 
-# %% ../nbs/engine/jobs.ipynb #78bcd4b4
+# %% ../nbs/engine/jobs.ipynb #18e6e176
 def label_shard(
     shard: Shard,
     model: str,                # Folder of a saved model in full, or a name on the hub
