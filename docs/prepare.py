@@ -28,7 +28,7 @@ CELL_KEYS = {"cell_type", "id", "metadata", "source", "outputs", "execution_coun
 NBS = ROOT/"nbs"
 NOTEBOOKS = sorted(path.resolve() for path in nbglob(as_path=True))
 PAGE = {path: nbpath2html(path.relative_to(NBS)).with_suffix("") for path in NOTEBOOKS}      # nbs/03_tokenization.ipynb -> tokenization
-FLOORS = ("files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "understand", "encoders", "fast_path", "confidence", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "attributions", "suspects", "export", "runs", "study", "reports", "load", "race", "bench", "cli", "processes")
+FLOORS = ("files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "understand", "encoders", "fast_path", "confidence", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "attributions", "suspects", "export", "jobs", "runs", "study", "reports", "load", "race", "bench", "cli", "processes")
 RESULTS = ("12_findings", "13_speed", "14_gpu", "results")                                  # what came out, and your turn
 REFERENCE = ("glossary", "teaching", "contributing")                                      # below the modules, in this order
 PARTS = {"Start": lambda path: path.stem == "00_tour",

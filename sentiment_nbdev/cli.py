@@ -7,11 +7,11 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/cli.html.md"""
 # %% auto #0
 __all__ = ['Model', 'Data', 'MaxLength', 'NTrain', 'NValidation', 'NTest', 'Epochs', 'Seeds', 'Profile', 'File', 'Set', 'Plain',
            'Resume', 'app', 'Saved', 'Base', 'RowSet', 'Errors', 'By', 'Coverage', 'Picture', 'Show', 'StudyName',
-           'Vary', 'GridMethods', 'Quick', 'List', 'Only', 'Retry', 'Threads', 'Points', 'TextColumn', 'Texts',
-           'Source', 'EveryClass', 'MinConfidence', 'MinAccuracy', 'Output', 'Listed', 'Recipes', 'Agreement',
-           'LEFTOVERS', 'chosen_settings', 'seed_list', 'say', 'fitting_settings', 'write_skipped', 'compare', 'train',
-           'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'suspects', 'merge', 'export', 'push', 'init',
-           'check_launch', 'main']
+           'Vary', 'GridMethods', 'Quick', 'List', 'Only', 'Retry', 'Threads', 'Jobs', 'EngineName', 'Cluster',
+           'Points', 'TextColumn', 'Texts', 'Source', 'EveryClass', 'MinConfidence', 'MinAccuracy', 'Output', 'Listed',
+           'Recipes', 'Agreement', 'LEFTOVERS', 'chosen_settings', 'seed_list', 'say', 'fitting_settings',
+           'write_skipped', 'compare', 'train', 'evaluate', 'bench', 'grid', 'study', 'report', 'predict', 'suspects',
+           'merge', 'export', 'push', 'init', 'check_launch', 'main']
 
 # %% ../nbs/engine/cli.ipynb #09cc0362
 import errno, locale, logging, os, sys, tempfile, warnings
@@ -301,11 +301,17 @@ Only = Annotated[Optional[str], typer.Option("--run", help="do only the run with
 Retry = Annotated[bool, typer.Option("--retry", help="do failed runs again (those that ran out of memory, say)")]
 Threads = Annotated[Optional[int], typer.Option(min=1, help="threads per worker", metavar="",
                                                 show_default="those of a begun study, else 1")]
+Jobs = Annotated[Optional[int], typer.Option(min=1, help="worker processes", metavar="N",
+                                             show_default="1; on a cluster all it has")]
+EngineName = Annotated[str, typer.Option("--engine", help="who does the work: loky (processes of this machine), dask or ray",
+                                         metavar="")]
+Cluster = Annotated[str, typer.Option(help="address of a cluster of dask or ray", metavar="ADDRESS",
+                                      show_default="one of this machine's processes")]
 Points = Annotated[Optional[int], typer.Option(min=1, help="learning rates per method", metavar="",
                                                show_default="6 for learning-rate, 3 for pooling, else 1")]
 
 # %% ../nbs/engine/cli.ipynb #0edd05a2
-def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, only: str | None):
+def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, only: str | None, run_all):
     "Do the open runs of a study and report, or only list them"
     from sentiment_nbdev.reports import write_report
     from sentiment_nbdev.study import drop_failed, open_commands, run_study, with_conditions, write_study
@@ -313,7 +319,7 @@ def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, on
     write_study(plan, out)
     if retry: say(f"Opened {drop_failed(out)} failed runs again")
     if list_: return print(*open_commands(plan, out, arguments), sep="\n")
-    run_study(plan, out, say, only=only)
+    run_study(plan, out, say, only=only, run_all=run_all)
     print(write_report(out))
 
 # %% ../nbs/engine/cli.ipynb #41c7571c
@@ -336,18 +342,22 @@ def study(
     max_length: MaxLength = None, epochs: Epochs = None, seeds: Seeds = None,
     plain: Plain = False, set_: Set = None, vary: Vary = None, methods: GridMethods = "lora,full",
     points: Points = None, quick: Quick = False, list_: List = False, run: Only = None,
-    threads: Threads = None, retry: Retry = False, out: _out_flag("results/NAME") = None):
+    threads: Threads = None, retry: Retry = False, jobs: Jobs = None, engine: EngineName = "loky", cluster: Cluster = "",
+    out: _out_flag("results/NAME") = None):
     "Work on a grid of runs, alone or beside others; what is done stays done."
+    if list_ and (jobs, engine) != (None, "loky"):
+        raise InputError("--list prints a command per run for a scheduler: leave out --jobs and --engine")
     named = [parse_value("seed", seed) for seed in seed_list(seeds) if seed]
     found = fitting_settings(profile, settings, set_, plain=plain, model=model, data=data, n_train=n_train,
                              n_validation=n_validation, n_test=n_test, max_length=max_length, epochs=epochs,
                              seed=str(named[0]) if named else None)
     quiet_libraries(terminal=False)
+    from sentiment_nbdev.jobs import engine_of
     from sentiment_nbdev.study import PLAN, SOURCE
     out = check_folder(out or Path("results")/(SOURCE.get(name, name) + "-quick" * quick), mark=PLAN)
     chosen = _portable(found.settings, threads, out)
     plan = _planned_study(name, chosen, out, tuple(named), vary or [], methods, points, quick, n_test is None)
-    _work_on(plan, out, ctx.obj, retry, list_, run)
+    with engine_of(jobs, engine, cluster) as run_all: _work_on(plan, out, ctx.obj, retry, list_, run, run_all)
     if not list_: write_skipped(found.skipped, out)
 
 # %% ../nbs/engine/cli.ipynb #b4eb1dc1
@@ -410,14 +420,15 @@ TextColumn = Annotated[Optional[str], typer.Option(help=FIELDS["text_column"].me
 Texts = Annotated[Optional[list[str]], typer.Argument(metavar="TEXT", help="texts to label; - reads lines from standard input; "
                                                                            "write -- before a text that begins with -")]
 Source = Annotated[Optional[str], typer.Option("--input", metavar="FILE",
-                                               help="csv, tsv, json, jsonl, parquet or txt file (or .gz), or -")]
+                                               help="csv, tsv, json, jsonl, parquet or txt file (or .gz), "
+                                                    "a quoted pattern such as 'in/*.csv', or -")]
 EveryClass = Annotated[bool, typer.Option("--every-class", help="also the probability of each class, as probability_LABEL")]
 MinConfidence = Annotated[Optional[str], typer.Option(metavar="SHARE", help="no label for a text whose probability is lower, "
                                                                             "such as 0.9")]
 MinAccuracy = Annotated[Optional[str], typer.Option(metavar="SHARE", help="the same, from the lowest confidence at which the "
                                                                           "model's validation rows were right so often")]
-Output = Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format", metavar="FILE",
-                                                parser=_home)]
+Output = Annotated[Optional[Path], typer.Option(help="file to write; its ending decides the format; for a pattern the "
+                                                     "folder to write to", metavar="FILE", parser=_home)]
 
 # %% ../nbs/engine/cli.ipynb #c0f1de41
 def _checked_shares(confidence: str | None, accuracy: str | None) -> tuple:
@@ -439,24 +450,47 @@ def _least_confidence(known, confidence: float | None, accuracy: float | None) -
         f"{row['accuracy']:.1%} of these right (95 % interval {row['low']:.1%} to {row['high']:.1%})")
     return line or None
 
+def _how(known, every_class: bool, shares: tuple) -> dict:
+    "What the answers hold; says what the probabilities are worth when more than labels is asked for"
+    least = _least_confidence(known, *shares) if every_class or any(shares) else None
+    return dict(every_class=every_class, min_confidence=least)
+
+# %% ../nbs/engine/cli.ipynb #5f0e77aa
+def _say_shard(shard, done):
+    "A line for a file, unless it was finished before"
+    if done.problem: say(f"{shard.source}: {done.problem}")
+    elif not done.skipped: say(f"{shard.source}: {done.rows} rows, {done.faulty} without a label")
+    elif done.skipped != "finished": say(f"{shard.source}: {done.skipped}")
+
+def _predict_files(folder, source: str, output, column: str | None, base: str | None, wish: tuple, engine: tuple):
+    "Label the files of a pattern, each as a job; what failed is named, the others are done"
+    from functools import partial
+    from sentiment_nbdev.jobs import Labelled, Lost, engine_of, find_shards, full_name, label_shard, load_model
+    if not output: raise InputError(f"{source} is a pattern of files: name a folder for their labels with --output")
+    shards, rows, problems = find_shards(str(_home(source)), output), 0, []
+    model, base = full_name(folder), base and full_name(base)
+    with engine_of(*engine) as run_all:
+        how = _how(load_model(model, base)[0].confidence, *wish)     # what is wrong with it is said once, and before the work
+        job = partial(label_shard, model=model, base=base, column=column, how=how, start=os.getcwd())
+        for shard, done in run_all(job, shards):
+            if isinstance(done, Lost): done = Labelled(problem=f"its worker died ({done.why})")
+            if done.problem: problems.append(shard)
+            rows += done.rows
+            _say_shard(shard, done)
+    say(f"Labelled {rows} rows; {len(shards) - len(problems)} of {len(shards)} files are in {output}")
+    if not problems: return
+    raise InputError(f"{len(problems)} of {len(shards)} files have no labels, the first is {problems[0].source}: see above, "
+                     "then give the same command again; finished files are skipped")
+
 # %% ../nbs/engine/cli.ipynb #fb46ec09
-@app.command(epilog="Example: sentiment predict runs/lora 'a lovely, lovely film'")
-def predict(
-    folder: Saved,
-    texts: Texts = None, source: Source = None, output: Output = None,
-    text_column: TextColumn = None, base: Base = None,
-    every_class: EveryClass = False, min_confidence: MinConfidence = None, min_accuracy: MinAccuracy = None):
-    "Label texts: given as arguments, in a file, or line by line on standard input."
-    if texts and source: raise InputError("both texts and --input given: give one of them")
-    quiet_libraries()
+def _predict_here(folder, texts, source: str | None, output, text_column: str | None, base: str | None, wish: tuple):
+    "Label texts or a file in this process"
     from sentiment_nbdev.answers import check_answers, label_texts, predict_file, write_rows
     from sentiment_nbdev.export import load_classifier
     file = _home(source) if source and source != "-" else None
     if output: check_answers(output, file)
-    shares = _checked_shares(min_confidence, min_accuracy)
     classifier = load_classifier(folder, base)
-    least = _least_confidence(classifier.confidence, *shares) if every_class or any(shares) else None
-    how: dict = dict(every_class=every_class, min_confidence=least)
+    how = _how(classifier.confidence, *wish)
     with tempfile.TemporaryDirectory() as cache:
         if file: rows = predict_file(classifier, file, text_column, cache, **how)
         else: rows = label_texts(classifier, _texts(texts or [], source), **how)
@@ -464,6 +498,24 @@ def predict(
         if output: say(f"Wrote {len(rows)} rows to {write_rows(rows, output, file)}")
         else: _print_rows(rows, column)
         _say_unanswered(rows)
+
+# %% ../nbs/engine/cli.ipynb #793a6606
+@app.command(epilog="Example: sentiment predict runs/lora 'a lovely, lovely film'")
+def predict(
+    folder: Saved,
+    texts: Texts = None, source: Source = None, output: Output = None,
+    text_column: TextColumn = None, base: Base = None,
+    every_class: EveryClass = False, min_confidence: MinConfidence = None, min_accuracy: MinAccuracy = None,
+    jobs: Jobs = None, engine: EngineName = "loky", cluster: Cluster = ""):
+    "Label texts: given as arguments, in a file, in many files, or line by line on standard input."
+    if texts and source: raise InputError("both texts and --input given: give one of them, and a pattern in quotes")
+    quiet_libraries()
+    from sentiment_nbdev.jobs import is_pattern
+    wish, workers = (every_class, _checked_shares(min_confidence, min_accuracy)), (jobs, engine, cluster)
+    if source and is_pattern(str(_home(source))):
+        return _predict_files(folder, source, output, text_column, base, wish, workers)
+    if workers != (None, "loky", ""): raise InputError("--jobs and --engine need --input with a quoted pattern")
+    _predict_here(folder, texts, source, output, text_column, base, wish)
 
 # %% ../nbs/engine/cli.ipynb #c1dbc061
 Listed = Annotated[Optional[Path], typer.Option("--output", metavar="FILE", parser=_home,

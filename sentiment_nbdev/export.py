@@ -145,7 +145,8 @@ class OnnxClassifier(Classifier):
         settings = replace(card_settings(folder), model=str(folder), revision="", device="cpu")
         session = open_session(folder/"model.onnx")
         check_fingerprint(folder, settings)
-        return cls(session, _saved_tokenizer(folder, settings), settings, read_seen(folder), read_confidence(folder), weight_bytes(folder))
+        tokenizer, size = _saved_tokenizer(folder, settings), weight_bytes(folder)
+        return cls(session, tokenizer, settings, read_seen(folder), read_confidence(folder), size)
 
     def __repr__(self): return f"OnnxClassifier({', '.join(self.settings.labels)}: {self.size / 1e6:.1f} MB)"
 

@@ -16,16 +16,16 @@ __all__ = ['SEEN', 'LATER', 'LENGTH_BINS', 'FLAGS', 'PLAN', 'LAYERS', 'RANKS', '
            'plan_study', 'grid_arms']
 
 # %% ../nbs/engine/study.ipynb #badf4066
-import gc, hashlib, json, shlex, tempfile, time
+import gc, hashlib, json, os, shlex, tempfile, time
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
-from .files import InputError, Taken, folder_lock, read_json, write_atomically
+from .files import InputError, Taken, folder_lock, list_names, read_json, write_atomically
 from .ranges import check_choice
 from .settings import (COMPARED, FIELDS, METHODS, TRAINED, EncoderSettings, LoRASettings, RowSettings, Settings,
                                       change_settings, choose_device, choose_precision, parse_value, profile_settings)
@@ -38,6 +38,7 @@ from .records import (FIRST_VERSION, RunRecord, check_kinds, public_settings, re
                                      written_settings)
 from .training import predict_logits
 from .saving import weights_sha256
+from .jobs import Lost, full_name, run_here
 from .runs import Rows, open_tests, prepare_rows, run_bow, save_run, train_method, trial_rates
 
 # %% ../nbs/engine/study.ipynb #ced33fbb
@@ -177,6 +178,16 @@ def record_file(run: Run, out: str | Path) -> Path:
     "Where the record of a run is or will be"
     return Path(out)/"records"/f"{run.name}.json"
 
+def _check_machine(run: Run):
+    "Raise an `InputError` when this worker has no such device or number format; take as many threads as the id says"
+    asked, device = run.conditions, choose_device(run.settings)
+    if not asked.precision or run.method == "bow": return
+    here = choose_precision(run.settings, device)
+    if here != asked.precision or (device.type == "cpu") != bool(asked.threads):
+        raise InputError(f"a worker would do its run on {device.type} in {here}, planned was {asked.precision} on "
+                         f"{'cpu' if asked.threads else 'an accelerator'}: take workers of one kind, or set device and precision")
+    if asked.threads and asked.threads != torch.get_num_threads(): torch.set_num_threads(asked.threads)
+
 @lru_cache(maxsize=1)
 def _rows(settings: Settings) -> tuple[Rows, str]: return prepare_rows(settings), data_fingerprint(settings)
 
@@ -186,7 +197,8 @@ def shared_rows(settings: Settings) -> tuple[Rows, str]:
     return _rows(Settings(**{name: getattr(settings, name) for name in names}))
 
 def _check_conditions(run: Run, data: str):
-    "Raise an `InputError` when the data or the encoder is no longer what the study was planned with"
+    "Raise an `InputError` when data, encoder or machine is not what the study was planned with; set the number of threads"
+    _check_machine(run)
     if run.conditions.data not in ("", data):
         raise InputError(f"the data {run.settings.data} has changed since the study was planned: start one in a new folder")
     if run.conditions.encoder and run.conditions.encoder != encoder_fingerprint(run.settings):
@@ -440,6 +452,24 @@ def read_arm(study: Study, arm: Arm, out: str | Path) -> ArmRuns:
     check_same_rows(finals, out)
     return ArmRuns(arm, rate, {lr: records for lr, records in trials.items() if records}, finals)
 
+# %% ../nbs/engine/study.ipynb #9d0c41a8
+def _from_anywhere(run: Run) -> Run:
+    "The same run with paths that any working folder understands"
+    def full(name): return name if name == "corpus" else full_name(name)
+    settings = replace(run.settings, data=full(run.settings.data), model=full(run.settings.model),
+                       also_test=tuple(map(full, run.settings.also_test)))
+    moved = replace(run, settings=settings)
+    return moved if moved.id == run.id else run
+
+def _timed_run(run: Run, out: Path) -> float | None:
+    "Seconds it took; None when another process is at the run or has done it"
+    start = time.monotonic()
+    return time.monotonic() - start if try_run(run, out) else None
+
+def _written(out: str | Path) -> set:
+    "Names of all records"
+    return set(os.listdir(Path(out)/"records")) if (Path(out)/"records").is_dir() else set()
+
 # %% ../nbs/engine/study.ipynb #3b9214fa
 def run_study(
     study: Study,
@@ -447,20 +477,27 @@ def run_study(
     log=lambda line: None,     # Gets one line per finished run
     only: str | None = None,    # Do nothing but the run with this id
     wait: float = 2.0,          # Seconds between two looks when all runs are taken
+    run_all=run_here,           # Who does the runs, from `engine_of`
 ):
-    "Work on a study until it is done, alone or beside other processes"
-    def wanted(): return [run for run in open_runs(study, out) if only in (None, run.id)]
+    "Work on a study until it is done, alone or beside other processes; an `InputError` names runs whose worker died"
+    lost: dict = {}
+    def wanted(): return [run for run in open_runs(study, out) if only in (None, run.id) and run.id not in lost]
     if only and not any(run.id == only for run in trial_runs(study, out) + test_runs(study, out)):
         raise InputError(f"{only} is no run of this study that can be done now, "
                          "with this data, number format and these threads: see --list")
     with tqdm(total=study_size(study, out), initial=count_done(study, out), unit="run", disable=None, dynamic_ncols=True) as bar:
         while left := wanted():
-            start = time.monotonic()
-            run = next((run for run in left if try_run(run, out)), None)
-            if run is None: time.sleep(wait)
-            else: log(_describe_run(run, out, time.monotonic() - start))
+            before, files, idle = count_done(study, out), {record_file(run, out).name for run in left}, True
+            for run, seconds in run_all(partial(_timed_run, out=Path(out).absolute()), map(_from_anywhere, left)):
+                if isinstance(seconds, Lost): lost[run.id] = f"{run.name} ({seconds.why})"
+                elif seconds is not None: log(_describe_run(run, out, seconds))
+                idle &= seconds is None
+                bar.update(before + len(files & _written(out)) - bar.n)
             bar.total = study_size(study, out)
-            bar.update(count_done(study, out) - bar.n)
+            if idle: time.sleep(wait)
+    if lost:
+        raise InputError(f"{len(lost)} runs were lost with their worker: {list_names(lost.values(), 5)}; all others are done "
+                         "or wait for these: the same command does them")
 
 # %% ../nbs/engine/study.ipynb #530817d6
 def open_commands(

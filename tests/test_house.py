@@ -9,7 +9,7 @@ from sentiment_nbdev.settings import PROFILES, profile_settings
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT/"sentiment_nbdev"
 FLOORS = ["files", "pictures", "ranges", "settings", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "understand", "data", "tokenization", "collation", "encoders", "models", "fast_path", "metrics", "confidence", "evidence", "records", "trainer", "training",
-          "checkpoints", "saving", "targets", "lora", "loading", "prediction", "answers", "errors", "attributions", "suspects", "export", "runs", "study", "reports", "comparison", "load", "race", "bench", "cli"]
+          "checkpoints", "saving", "targets", "lora", "loading", "prediction", "answers", "errors", "attributions", "suspects", "export", "jobs", "runs", "study", "reports", "comparison", "load", "race", "bench", "cli"]
 MODULES = [name for name in FLOORS if (LIBRARY/f"{name}.py").exists()]
 NOTEBOOKS = sorted((ROOT/"nbs").rglob("[!.]*.ipynb"))
 COURSE = [path for path in NOTEBOOKS if re.match(r"\d\d_", path.name)]          # lessons, in the order in which they are read

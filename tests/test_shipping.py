@@ -56,7 +56,7 @@ def test_types(tmp_path):
     assert run.returncode == 0, run.stdout
 
 
-DEVELOPERS = ("ipython", "ipykernel", "fastcore", "nbdev", "execnb", "_pytest", "pytest", "hypothesis", "sphinx", "myst", "bs4", "playwright", "mypy")
+DEVELOPERS = ("ipython", "ipykernel", "fastcore", "nbdev", "execnb", "_pytest", "pytest", "hypothesis", "sphinx", "myst", "bs4", "playwright", "mypy", "dask", "distributed", "ray")
 
 
 def test_the_package_needs_only_what_it_names(tmp_path):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync")
 COURSE = ["settings", "data", "tokenization", "collation", "models", "metrics", "training", "lora", "evidence", "comparison", "prediction"]
-ENGINE = ["files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "understand", "encoders", "fast_path", "confidence", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "attributions", "suspects", "export", "runs", "study", "reports", "load", "race", "bench", "cli", "processes"]
+ENGINE = ["files", "pictures", "ranges", "ini", "corpus", "readers", "sources", "ends", "labels", "rows", "understand", "encoders", "fast_path", "confidence", "records", "trainer", "checkpoints", "saving", "targets", "loading", "answers", "errors", "attributions", "suspects", "export", "jobs", "runs", "study", "reports", "load", "race", "bench", "cli", "processes"]
 MENU = {"Start": ["index", "tour"], "The course": COURSE, "What came out": ["findings", "speed", "gpu", "results"],
         "Under the hood": [f"engine/{name}" for name in ENGINE], "Reference": ["api/index", "glossary", "teaching", "contributing"]}
 ORDER = [page for part in list(MENU)[:4] for page in MENU[part]][1:]                  # "next" goes on through the modules
