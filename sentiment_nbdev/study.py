@@ -181,7 +181,7 @@ def record_file(run: Run, out: str | Path) -> Path:
 def _check_machine(run: Run):
     "Raise an `InputError` when this worker has no such device or number format; take as many threads as the id says"
     asked, device = run.conditions, choose_device(run.settings)
-    if not asked.encoder or run.method == "bow": return      # planned without conditions, or nothing to train
+    if not asked.precision or run.method == "bow" or not (asked.threads or asked.encoder): return    # nothing was planned
     here = choose_precision(run.settings, device)
     if here != asked.precision or (device.type == "cpu") != bool(asked.threads):
         raise InputError(f"a worker would do its run on {device.type} in {here}, planned was {asked.precision} on "
