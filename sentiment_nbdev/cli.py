@@ -209,6 +209,7 @@ def _only_rows(pairs: list[str] | None):
     if other := {pair.partition("=")[0].strip() for pair in pairs or []} & FIELDS.keys() - {f.name for f in fields(RowSettings)}:
         raise InputError(f"--set {sorted(other)[0]}: the model is trained, so only settings of the rows can be set")
 
+# %% ../nbs/engine/cli.ipynb #2ce09273
 @app.command(epilog="Example: sentiment evaluate runs/lora --data my-reviews.csv --n-test 200 --errors mistakes.csv")
 def evaluate(
     folder: Saved, profile: Profile = None, settings: File = None, base: Base = None, data: Data = None,
@@ -239,6 +240,7 @@ def _whole_number(least: int, shown: str):
     "The type of a flag that counts something"
     return Annotated[int, typer.Option(min=least, help=shown, metavar="")]
 
+# %% ../nbs/engine/cli.ipynb #11aa3827
 @app.command(epilog="Example: sentiment bench --data my-reviews.csv --max-length 512 --methods lora --measure variants,parts")
 def bench(
     profile: Profile = None, settings: File = None, model: Model = None, data: Data = None, n_train: NTrain = None,

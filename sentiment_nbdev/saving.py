@@ -301,6 +301,7 @@ batch = AutoTokenizer.from_pretrained("{repo}")(["a lovely, lovely film"], trunc
 [logits] = session.run(["logits"], {{i.name: batch[i.name] for i in session.get_inputs()}})
 logits.argmax(axis=1)                                    # numbers of {', '.join(card['settings']['labels'])}"""
 
+# %% ../nbs/engine/saving.ipynb #8f1e1678
 def _origin(card: dict) -> str:
     "What the model was made from, and what an export measured; empty for a model as it was trained"
     if not (origin := card.get("came_from")): return ""

@@ -188,6 +188,7 @@ def _check_machine(run: Run):
                          f"{'cpu' if asked.threads else 'an accelerator'}: take workers of one kind, or set device and precision")
     if asked.threads and asked.threads != torch.get_num_threads(): torch.set_num_threads(asked.threads)
 
+# %% ../nbs/engine/study.ipynb #f07cf008
 @lru_cache(maxsize=1)
 def _rows(settings: Settings) -> tuple[Rows, str]: return prepare_rows(settings), data_fingerprint(settings)
 
