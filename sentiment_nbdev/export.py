@@ -26,6 +26,8 @@ import torch
 from datasets import Dataset
 from scipy.special import softmax
 from transformers import AutoTokenizer
+
+# %% ../nbs/engine/export.ipynb #90e2f75b
 from .files import CARD, InputError, check_folder, list_names, read_seen, write_atomically
 from .readers import reading
 from .settings import Settings

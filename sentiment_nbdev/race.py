@@ -47,6 +47,7 @@ def pipeline_way(
         return np.array([[scores[name] for name in names] for scores in found])
     return answer
 
+# %% ../nbs/engine/race.ipynb #1ea88b3a
 def our_way(
     model,              # A sequence classifier; a copy is used
     tokenizer,
@@ -148,6 +149,7 @@ def race_table(
         "largest difference": f"{s['largest_difference']:.1e}"} for s in summary])
     return "\n".join([table, *(f"\n- {name} did not run: {why}" for name, why in skipped.items())])
 
+# %% ../nbs/engine/race.ipynb #ea5d9779
 def race_sentences(
     summary: list[dict],
 ) -> str: # Markdown
