@@ -240,10 +240,10 @@ def _wide_layers(path: str | Path) -> list[str]:
     return [node.name for node in products if shapes[node.input[1]][0] > shapes[node.input[1]][1]]
 
 def _dynamic(source, path, per_channel: bool, narrow: bool = False):
-    "Weights once, the numbers that flow each time"
+    "Weights once and in seven bits, so that no sum of two products overflows sixteen; the numbers that flow each time"
     from onnxruntime.quantization import QuantType, quantize_dynamic
     kept = _wide_layers(source) if narrow else []
-    quantize_dynamic(source, path, weight_type=QuantType.QInt8, per_channel=per_channel, nodes_to_exclude=kept)
+    quantize_dynamic(source, path, weight_type=QuantType.QInt8, per_channel=per_channel, reduce_range=True, nodes_to_exclude=kept)
 
 def _blocks(source, path):
     "A scale for every 32 weights, and for each row of the vocabulary"
