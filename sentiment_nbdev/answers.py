@@ -145,7 +145,11 @@ def check_answers(
     if not Path(path).exists(): return kind
     try: columns = table_schema(path).names
     except InputError: columns = []
-    if not own_answers(columns):
+    answers = own_answers(columns)
+    yours = [name for name in answers[len(ANSWER):] if not name.startswith("probability_")]
+    if yours and kind != ".jsonl":             # there each record has its own order
+        raise InputError(f"{path} holds columns behind its answers ({list_names(yours)}): name another file, or remove it")
+    if not answers:
         raise InputError(f"{path} exists and holds no answers of an earlier call: name another file, or remove it")
     return kind
 

@@ -356,10 +356,10 @@ def bench_table(
         "computed tokens/s": show(s, "computed_tokens_per_second"), "waste": show(s, "waste", "{:.2f}"),
         "GFLOP/s": show(s, "flops_per_second", scale=1e-9), "of peak": show(s, "share_of_peak", "{:.0f} %", 100),
         "eval tokens/s": show(s, "eval_tokens_per_second"),
-        "peak MB": show(s, "peak_memory_bytes", scale=1e-6)} for s in summary])
+        "peak MB": show(s, "peak_memory_bytes", scale=1e-6)} for s in summary]) if summary else ""
     reasons = {f"{r['method']}, {r['variant']}": r["skipped"] for r in runs if "skipped" in r}
     below = [busy_mark(load), *(f"{name} did not run: {why}" for name, why in reasons.items())]
-    return "\n\n".join([table, *filter(None, below)])
+    return "\n\n".join(filter(None, [table, *below]))
 
 # %% ../nbs/engine/bench.ipynb #285ad965
 def read_bench(

@@ -464,24 +464,33 @@ def _say_shard(shard, done):
     elif not done.skipped: say(f"{shard.source}: {done.rows} rows, {done.faulty} without a label")
     elif done.skipped != "finished": say(f"{shard.source}: {done.skipped}")
 
+def _shard_job(model: str, base: str | None, column: str | None, wish: tuple, jobs: int | None, engine: str, *_):
+    "What labels one file; what is wrong with the model is said once, and before the work"
+    from functools import partial
+    import torch
+    from sentiment_nbdev.jobs import label_shard, load_model
+    classifier, sha256 = load_model(model, base)
+    threads = max(1, torch.get_num_threads() // jobs) if jobs and engine == "loky" else None
+    return partial(label_shard, model=model, base=base, column=column, how=_how(classifier.confidence, *wish),
+                   start=os.getcwd(), sha256=sha256, threads=threads)
+
+
+# %% ../nbs/engine/cli.ipynb #5f0e77ab
 def _predict_files(folder, source: str, output, column: str | None, base: str | None, wish: tuple, engine: tuple):
     "Label the files of a pattern, each as a job; what failed is named, the others are done"
-    from functools import partial
-    from sentiment_nbdev.jobs import Labelled, Lost, engine_of, find_shards, full_name, label_shard, load_model
+    from sentiment_nbdev.jobs import Labelled, Lost, engine_of, find_shards, full_name
     if not output: raise InputError(f"{source} is a pattern of files: name a folder for their labels with --output")
-    shards, rows, problems = find_shards(str(_home(source)), output), 0, []
-    model, base = full_name(folder), base and full_name(base)
+    shards, rows, undone = find_shards(str(_home(source)), output), 0, []
     with engine_of(*engine) as run_all:
-        how = _how(load_model(model, base)[0].confidence, *wish)     # what is wrong with it is said once, and before the work
-        job = partial(label_shard, model=model, base=base, column=column, how=how, start=os.getcwd())
+        job = _shard_job(full_name(folder), base and full_name(base), column, wish, *engine)
         for shard, done in run_all(job, shards):
             if isinstance(done, Lost): done = Labelled(problem=f"its worker died ({done.why})")
-            if done.problem: problems.append(shard)
+            if done.problem or done.skipped not in ("", "finished"): undone.append(shard)
             rows += done.rows
             _say_shard(shard, done)
-    say(f"Labelled {rows} rows; {len(shards) - len(problems)} of {len(shards)} files are in {output}")
-    if not problems: return
-    raise InputError(f"{len(problems)} of {len(shards)} files have no labels, the first is {problems[0].source}: see above, "
+    say(f"Labelled {rows} rows; {len(shards) - len(undone)} of {len(shards)} files are in {output}")
+    if not undone: return
+    raise InputError(f"{len(undone)} of {len(shards)} files have no labels, the first is {undone[0].source}: see above, "
                      "then give the same command again; finished files are skipped")
 
 # %% ../nbs/engine/cli.ipynb #fb46ec09
@@ -594,6 +603,7 @@ def export(
     check_packages()
     chosen = tuple(part.strip() for part in (recipes or ",".join(RECIPES)).split(",") if part.strip()) if int8 else ()
     least = 0.99 if min_agreement is None else min_agreement
+    if int8 and not chosen: raise InputError(f"--recipes names nothing: write one or more of {', '.join(RECIPES)}")
     check_request(chosen, least)
     check_folder(out, read=(folder, base or ""))
     plain = plain_classifier(folder, base)

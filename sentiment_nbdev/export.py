@@ -50,7 +50,7 @@ def plain_classifier(
     "A saved model as an exporter must meet it: merged, with plain attention"
     model, tokenizer, settings, seen = load_saved(source, base)
     if hasattr(model, "merge_and_unload"): model = merge_adapter(model)
-    return Classifier(model.eval(), tokenizer, replace(settings, device="cpu", precision="fp32"), seen)
+    return Classifier(model.float().eval(), tokenizer, replace(settings, device="cpu", precision="fp32"), seen)
 
 # %% ../nbs/engine/export.ipynb #e4b00009
 def check_packages(
@@ -301,7 +301,7 @@ def _card(plain: Classifier, source: Path, folder: Path, table: pd.DataFrame, ke
     numbers = {name: {column: round(float(value), 6) for column, value in row.items()} for name, row in table.iterrows()}
     export = dict(precision=f"int8 ({kept})" if kept in RECIPES else "fp32", kept=kept, rows=origin, table=numbers,
                   versions={name: version(name) for name in ("torch", "onnx", "onnxruntime")})
-    return card | dict(kind="onnx", folder_sha256=folder_sha256(folder, plain.settings.labels),
+    return card | dict(kind="onnx", folder_sha256=folder_sha256(folder, plain.settings.labels, "onnx"),
                        came_from=carry_over(source, folder), export=export)
 
 def check_request(

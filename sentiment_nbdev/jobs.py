@@ -264,6 +264,14 @@ def load_model(
     classifier = load_classifier(folder, base)
     return classifier, model_sha256(classifier)
 
+# %% ../nbs/engine/jobs.ipynb #f1f3d691
+def _same_model(folder: str, base: str | None, expected: str | None) -> tuple[Classifier, str]:
+    "The model that the command means: a worker that outlived it may hold an older one of the same name"
+    if expected not in (None, load_model(folder, base)[1]): load_model.cache_clear()
+    found = load_model(folder, base)
+    if expected in (None, found[1]): return found
+    raise InputError(f"{folder} is another model here than where the command was given: put the same model in both places")
+
 # %% ../nbs/engine/jobs.ipynb #4be456d1
 class Labelled(NamedTuple):
     "What became of a shard"
@@ -303,10 +311,13 @@ def label_shard(
     column: str | None = None, # Of the texts
     how: dict | None = None,   # What the answers hold: the last two parameters of `predict_file`
     start: str = ".",          # The folder that the paths of the shard start from
+    sha256: str | None = None, # Fingerprint that the model must have; None takes the one that is there
+    threads: int | None = None, # Of the processor for each worker; None leaves it to the engine
 ) -> Labelled:
     "Label a file unless it is finished; what is wrong with it becomes its result, so that others can go on"
+    if threads: torch.set_num_threads(threads)
     try:
-        (classifier, sha256), shard = load_model(model, base), Shard(*(Path(start)/path for path in shard))
+        (classifier, sha256), shard = _same_model(model, base, sha256), Shard(*(Path(start)/path for path in shard))
         with folder_lock(shard.output):
             made_of = dict(input=file_sha256(shard.source), model=sha256, column=column, **how or {})
             if _is_finished(shard.output, made_of): return Labelled(skipped="finished")

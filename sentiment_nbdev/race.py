@@ -90,7 +90,9 @@ def all_ways(
     own = choose_precision(settings, choose_device(settings))
     formats = list(dict.fromkeys(("fp32", own)))
     rivals = partial(pipeline_way, model, tokenizer, settings)
-    ways = {"pipeline, one by one": rivals("fp32", 1)} | {f"pipeline by 32, {name}": rivals(name, 32) for name in formats}
+    ways = {"pipeline, one by one": rivals("fp32", 1)}
+    if own != "fp32": ways[f"pipeline, one by one, {own}"] = rivals(own, 1)
+    ways |= {f"pipeline by 32, {name}": rivals(name, 32) for name in formats}
     return ways | {f"ours, {name}": our_way(model, tokenizer, settings, name) for name in formats}
 
 # %% ../nbs/engine/race.ipynb #fb7fb700

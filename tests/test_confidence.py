@@ -315,3 +315,10 @@ def test_the_picture_is_checked_before_the_work(command, tmp_path, name, words):
     (tmp_path/"folder.png").mkdir()
     refused(command("evaluate", "nowhere", "--picture", name), words)
     assert (tmp_path/"old.png").read_bytes() == b"mine"
+
+
+def test_a_temperature_without_counts_is_kept(settings, tmp_path):
+    from sentiment_nbdev.confidence import Confidence
+    from sentiment_nbdev.saving import read_confidence, write_card
+    write_card(tmp_path, "full", settings, "0" * 64, Confidence(2.0))
+    assert read_confidence(tmp_path).temperature == 2.0

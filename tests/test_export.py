@@ -1,5 +1,5 @@
 """A model as an ONNX file: the same answers for every kind of encoder, the price of eight bits, and one line for what cannot be. Needs the extra `export`."""
-import json, sys
+import json, shutil, sys
 from dataclasses import replace
 
 import numpy as np
@@ -208,3 +208,27 @@ def test_a_real_adapter_keeps_its_labels_in_eight_bits(saved, settings, command,
     numbers = pd.DataFrame(card["export"]["table"]).T
     assert card["export"]["kept"] == "block" and numbers.loc["block", "difference"] < numbers.loc["tensor", "difference"] and numbers.loc["block", "MB"] < 27
     assert command("evaluate", "onnx")[0] == 0
+
+
+def test_a_model_of_half_precision_is_exported_in_whole_floats(tiny, tmp_path):
+    half = tmp_path/"half"
+    classifier = Classifier.load(tiny[0], device="cpu")
+    for part in (classifier.model.half(), classifier.tokenizer): part.save_pretrained(half)
+    plain = plain_classifier(half)
+    export_model(plain, half, tmp_path/"onnx")
+    exported = load_classifier(tmp_path/"onnx")
+    found = exported.logits(TEXTS)
+    assert found.dtype == np.float32 and {p.dtype for p in plain.model.parameters()} == {torch.float32}
+    np.testing.assert_allclose(exported.probabilities(TEXTS).sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_weight_file_of_another_kind_beside_a_model_does_not_count(tiny, tmp_path):
+    folder = tmp_path/"copy"
+    shutil.copytree(tiny[0], folder)
+    before = Classifier.load(folder, device="cpu").logits(TEXTS)
+    (folder/"model.onnx").write_bytes(b"of an earlier upload")
+    np.testing.assert_array_equal(Classifier.load(folder, device="cpu").logits(TEXTS), before)
+
+
+def test_no_recipe_is_not_fp32_in_silence(command, tiny):
+    refused(command("export", tiny[0], "--int8", "--recipes", ","), "--recipes names nothing")

@@ -199,3 +199,10 @@ def test_answers_of_an_earlier_call_are_replaced(place):
     (place/"in.csv").write_text("text\na joy\n", encoding="utf-8")
     for _ in range(2): write_rows(predict_file(Critic(), place/"in.csv"), place/"out.csv", place/"in.csv")
     assert pd.read_csv(place/"out.csv")["predicted"].tolist() == ["POS"]
+
+
+def test_columns_behind_the_answers_are_the_persons(place):
+    (place/"mine.csv").write_text("text,predicted,probability,error,my_correction\na joy,POS,0.9,,NEG\n", encoding="utf-8")
+    with pytest.raises(InputError, match="columns behind its answers .*my_correction"):
+        write_rows(label_texts(Critic(), ["a joy"]), place/"mine.csv")
+    assert (place/"mine.csv").read_text(encoding="utf-8").endswith("NEG\n")

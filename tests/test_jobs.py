@@ -335,3 +335,37 @@ def test_a_cluster_of_ray_that_loses_a_worker(start, alone, tmp_path):
     busy[0].kill()
     told = named(done(job))
     assert len(told) == len(set(told)) >= 11 and found(tmp_path/"mine") == alone
+
+
+def test_a_worker_that_outlives_the_command_takes_the_new_model(settings, saved, tmp_path):
+    import torch
+    from sentiment_nbdev.jobs import label_shard, load_model, model_sha256
+    from sentiment_nbdev.models import load_encoder
+    from sentiment_nbdev.prediction import Classifier
+    from sentiment_nbdev.saving import save_classifier, weights_sha256
+    from sentiment_nbdev.tokenization import load_tokenizer
+    folder, source = tmp_path/"model", tmp_path/"in.csv"
+    shutil.copytree(saved/"whole", folder)
+    source.write_text("text\na joy\n")
+    [shard] = find_shards(f"{tmp_path}/in*.csv", tmp_path/"out")
+    assert label_shard(shard, str(folder)).rows == 1
+    torch.manual_seed(7)
+    other = load_encoder(settings)
+    with torch.no_grad():
+        for parameter in other.parameters(): parameter.mul_(1.1)
+    shutil.rmtree(folder)
+    save_classifier(other, load_tokenizer(settings), folder, settings, weights_sha256(other))
+    new = model_sha256(Classifier.load(folder, device="cpu"))
+    assert label_shard(shard, str(folder), sha256=new).rows == 1                # not "finished", as the cached model would say
+    assert load_model(str(folder))[1] == new
+    assert "is another model here" in label_shard(shard, str(folder), sha256="0" * 64).problem
+
+
+def test_a_file_that_another_process_is_at_is_not_counted_as_there(command, saved, tmp_path):
+    from sentiment_nbdev.files import folder_lock
+    (tmp_path/"in").mkdir()
+    for name in "ab": (tmp_path/"in"/f"{name}.csv").write_text("text\na joy\n")
+    with folder_lock(tmp_path/"out"/"a.csv"):
+        code, out, error = command("predict", saved/"whole", "--input", "in/*.csv", "--output", "out")
+    assert code == 2 and "1 of 2 files are in out" in error and "1 of 2 files have no labels" in error, error
+    assert command("predict", saved/"whole", "--input", "in/*.csv", "--output", "out")[0] == 0

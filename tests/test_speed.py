@@ -354,3 +354,8 @@ def test_parts_are_taken_one_at_a_time(settings):
     for (part, how), job in jobs.items():
         changed = {name for name in PLAIN if getattr(job.settings, name) != getattr(plain if how == "alone" else ours, name)}
         assert changed == ({part} if part != "nothing" else set())
+
+
+def test_a_bench_whose_ways_were_all_skipped_says_why():
+    from sentiment_nbdev.bench import bench_table
+    assert bench_table([], [dict(method="full", variant="compiled", skipped="no compiler")]) == "full, compiled did not run: no compiler"
