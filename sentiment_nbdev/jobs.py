@@ -247,7 +247,7 @@ def model_sha256(
     "What identifies a model: names and values of all weights, vocabulary, classes, temperature and how texts are cut"
     digest, settings = hashlib.sha256(), classifier.settings
     exported = isinstance(classifier, OnnxClassifier)
-    if exported: digest.update(folder_sha256(settings.model, settings.labels).encode())
+    if exported: digest.update(folder_sha256(settings.model, settings.labels, "onnx").encode())
     for name, tensor in [] if exported else sorted(classifier.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -311,7 +311,7 @@ def label_shard(
     column: str | None = None, # Of the texts
     how: dict | None = None,   # What the answers hold: the last two parameters of `predict_file`
     start: str = ".",          # The folder that the paths of the shard start from
-    sha256: str | None = None, # Fingerprint that the model must have; None takes the one that is there
+    sha256: str | None = None,  # Fingerprint that the model must have; None takes the one that is there
     threads: int | None = None, # Of the processor for each worker; None leaves it to the engine
 ) -> Labelled:
     "Label a file unless it is finished; what is wrong with it becomes its result, so that others can go on"

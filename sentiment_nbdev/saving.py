@@ -73,7 +73,7 @@ WEIGHTS = dict(adapter="adapter_model*.safetensors", onnx="model.onnx*") # of th
 def folder_sha256(
     folder: str | Path,      # The folder of a saved model or adapter
     labels: tuple[str, ...], # Its classes, in the order of the logits
-    kind: str = "full",      # full, merged, adapter or onnx; what lies beside its weights does not count
+    kind: str,               # full, merged, adapter or onnx; what lies beside its weights does not count
 ) -> str:                    # 64 hexadecimal digits
     "SHA-256 over the weight files and the order of the classes"
     digest = hashlib.sha256(json.dumps(list(labels)).encode())

@@ -232,3 +232,13 @@ def test_a_weight_file_of_another_kind_beside_a_model_does_not_count(tiny, tmp_p
 
 def test_no_recipe_is_not_fp32_in_silence(command, tiny):
     refused(command("export", tiny[0], "--int8", "--recipes", ","), "--recipes names nothing")
+
+
+def test_the_fingerprint_of_an_exported_model_covers_its_weights(exported, tmp_path):
+    from sentiment_nbdev.jobs import model_sha256
+    found = load_classifier(exported)
+    before = model_sha256(found)
+    shutil.copytree(exported, tmp_path/"other")
+    with open(tmp_path/"other"/"model.onnx", "ab") as file: file.write(b"\0")
+    other = replace(found, settings=replace(found.settings, model=str(tmp_path/"other")))
+    assert model_sha256(other) != before
