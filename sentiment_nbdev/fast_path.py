@@ -12,7 +12,7 @@ __all__ = ['PADDING_FREE', 'Packing', 'pack', 'unpack', 'PackedAttention', 'pack
 from functools import partial
 from types import MethodType
 from typing import Any, NamedTuple
-import torch
+import torch, transformers
 from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -203,6 +203,25 @@ def _pack_mpnet(base):
         attention.forward = MethodType(_mpnet_attention, attention)
 
 # %% ../nbs/engine/fast_path.ipynb #e6c48fc1
+def _two_rows(base):
+    "Vectors of two short rows (2, 5, H), one of them with padding; zeros where the padding is"
+    device, training = next(base.parameters()).device, base.training
+    ids = torch.arange(5, 15, device=device).view(2, 5) % base.config.vocab_size
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], device=device)
+    try:
+        with torch.no_grad(): return base.eval()(input_ids=ids, attention_mask=mask).last_hidden_state * mask[..., None]
+    finally: base.train(training)
+
+def _check_packing(base, padded):
+    "Raise an `InputError` unless a packed model gives the vectors `padded`, which it gave before"
+    room = (1e-4 if padded.dtype == torch.float32 else 0.05) * padded.abs().max()
+    try: equal = (_two_rows(base) - padded).abs().max() <= room
+    except (TypeError, ValueError, AttributeError, RuntimeError): equal = False
+    if not equal:
+        raise InputError(f"padding_free does not fit {base.config.model_type} in transformers {transformers.__version__}: "
+                         "set padding_free=off, or install the version that constraints.txt names")
+
+# %% ../nbs/engine/fast_path.ipynb #5b4ba960
 def skip_padding(
     model,              # A sequence classifier, with or without adapter
     settings: Settings,
@@ -215,13 +234,14 @@ def skip_padding(
                          "choose auto or off")
     whole = model.get_base_model() if hasattr(model, "get_base_model") else model
     base = whole.base_model
-    if kind == "mpnet":
-        _pack_mpnet(base)
-        return model
-    whole.set_attn_implementation("packed")
-    layers = base if kind == "modernbert" else base.transformer if kind == "distilbert" else base.encoder
-    layers.register_forward_pre_hook(_pack_ids if kind == "modernbert" else _pack_vectors, with_kwargs=True)
-    layers.register_forward_hook(_unpack_outputs, with_kwargs=True, prepend=True) # before a hook that pools
+    padded = _two_rows(base)
+    if kind == "mpnet": _pack_mpnet(base)
+    else:
+        whole.set_attn_implementation("packed")
+        layers = base if kind == "modernbert" else base.transformer if kind == "distilbert" else base.encoder
+        layers.register_forward_pre_hook(_pack_ids if kind == "modernbert" else _pack_vectors, with_kwargs=True)
+        layers.register_forward_hook(_unpack_outputs, with_kwargs=True, prepend=True) # before a hook that pools
+    _check_packing(base, padded)
     return model
 
 # %% ../nbs/engine/fast_path.ipynb #5a8fef9c
