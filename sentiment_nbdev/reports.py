@@ -353,13 +353,21 @@ def _arm_line(s: ArmSummary, difference: ArmDifference | None) -> dict:
 
 
 # %% ../nbs/engine/reports.ipynb #51d9253f
+def _paired_on_fewer(results: Results) -> str:
+    "Arms with fewer seeds than their reference: their difference is not that of the two means in the table"
+    pairs = {d.name: (len(d.result.per_seed), len(results.arm(d.reference).tests)) for d in results.differences}
+    fewer = [f"{name} ({seeds} of {of_reference})" for name, (seeds, of_reference) in pairs.items() if seeds < of_reference]
+    if not fewer: return ""
+    return (" A difference is taken on the seeds that both arms have, which are fewer than the reference's for "
+            f"{'; '.join(fewer)}: there it is not the difference of the two means shown.")
+
 def intervals_sentence(results: Results) -> str:
     "Which interval of the table is which"
     over = sorted({difference.result.over for difference in results.differences})
     difference = f", of a difference over {' or '.join(over)}" if over else ""
     tests = [record for runs in results.arms for record in runs.tests]
     grouped = ", reviews of a group counted together" if tests and _common_groups(tests) else ""
-    return f"Intervals are 95 %: of an accuracy over the test rows (Wilson{grouped}){difference}."
+    return f"Intervals are 95 %: of an accuracy over the test rows (Wilson{grouped}){difference}.{_paired_on_fewer(results)}"
 
 def arms_table(results: Results) -> str:
     "Tested arms as a markdown table; an arm whose every seed was lost is there, too"
@@ -377,12 +385,13 @@ def _question_line(results: Results, arm: str, reference: str) -> dict:
         of_arm = scores[name]
         line[f"{name} %"] = _percent(of_arm.accuracy) if of_arm else "-"
     pairs = [d for d in results.differences if (d.name, d.reference) == (arm, reference)]
-    if not pairs: return line | {"difference, points": "-", "p (TOST)": "-", "in words": "open"}
+    if not pairs: return line | {"difference, points": "-", "p (TOST, Holm)": "-", "in words": "open"}
     [pair] = pairs
     p = pair.equivalence_holm
     said = pair.sentence.split(": ", 1)[1]
     words = ", yet ".join(word for word in ("lower", "higher", "equivalent") if f" {word} " in said) or "no difference shown"
-    return line | {"difference, points": _points(pair), "p (TOST)": f"{p:.3f}" if p >= 0.001 else "< 0.001", "in words": words}
+    said_p = f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return line | {"difference, points": _points(pair), "p (TOST, Holm)": said_p, "in words": words}
 
 def question_table(
     studies: list[Results], # Of one question, on several data sets or encoders
@@ -653,23 +662,30 @@ def power_sentence(difference: ArmDifference) -> str:
     "How many test rows one point would take"
     needed, pair = rows_needed(difference.result.disagree), f"{difference.name} and {difference.reference}"
     return (f"On {difference.result.disagree:.1%} of the rows exactly one of {pair} is right: to see a true difference "
-            f"of one point takes about {needed:,} of them for one pair of models (5 % level, power 80 %).")
+            f"of one point takes about {needed:,} test rows for one pair of models (5 % level, power 80 %).")
 
 def _machine(record: RunRecord) -> str:
     where = record.environment
     threads = f"{where['threads']} thread{'s' * (where['threads'] > 1)}"
     return f"{where['hardware']}, {threads}, {where['device']}, {where['precision']}"
 
-def _plan_sentences(study: Study) -> list[str]:
+def _drawn_sentences(results: Results) -> list[str]:
+    "Whether the seeds had other training rows, or the same ones in another order"
+    if not results.study.draws or len(results.study.seeds) == 1: return []
+    def about(records): return {tuple(r.rows["train"][name] for name in ("n", "share_last", "tokens")) for r in records}
+    every = [records for runs in results.arms for records in (runs.finals, *runs.trials.values())]
+    several = [about(records) for records in every if len(records) > 1 and all("train" in r.rows for r in records)]
+    same = bool(several) and all(len(found) == 1 for found in several)
+    return ["All seeds train on the same rows, each in its own order." if same else "Each seed has drawn its own training rows."]
+
+def _plan_sentences(results: Results) -> list[str]:
     "Encoder, data and budget of a study"
-    s, seeds = study.settings, ", ".join(map(str, study.seeds))
+    study, s, seeds = results.study, results.study.settings, ", ".join(map(str, results.study.seeds))
     tests = f", {s.n_test:,} test rows." if study.test else "; no test row was scored."
     reads = {"mean": ", the head reads the mean over the tokens", "cls": ", the head reads the encoder's own summary"}
-    drawn = ["Each seed has drawn its own training rows (the same ones where all are taken)."]
-    if not study.draws or len(study.seeds) == 1: drawn = []
     return [f"Encoder: {s.model or 'a local folder'}, {s.max_length} tokens, cut on the {s.truncation_side}"
             f"{reads.get(s.pooling, '')} (unless an arm says otherwise).",
-            f"Data: {s.data}, {s.n_train:,} training and {s.n_validation:,} validation rows{tests}", *drawn,
+            f"Data: {s.data}, {s.n_train:,} training and {s.n_validation:,} validation rows{tests}", *_drawn_sentences(results),
             f"Seeds: {seeds}; {s.epochs} epochs (unless an arm says otherwise), batches of {s.batch_size}; "
             "the epoch, and the rate where several were tried, chosen on the validation rows."]
 
@@ -685,7 +701,7 @@ def how_measured(results: Results) -> list[str]:
     "What a reader must know before believing a report"
     made, study = [r for r in results.records if r.environment], results.study
     formats = sorted({r.environment["precision"] for r in made if r.method != "bow"})
-    lines = _plan_sentences(study) + [f"Machine: {machine}." for machine in sorted({_machine(r) for r in made})]
+    lines = _plan_sentences(results) + [f"Machine: {machine}." for machine in sorted({_machine(r) for r in made})]
     if len(formats) > 1: lines.append(f"Not every run computed in the same number format: {', '.join(formats)}.")
     lines += _load_sentences(made)
     planned = len(results.records) + results.left
