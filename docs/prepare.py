@@ -140,7 +140,7 @@ def fold_title(source: str, notes: dict) -> str | None:
     "What stands over folded code; None for code that stays open"
     if notes.get("code-fold") == "true": return "Solution"
     if all(re.match(r"(from|import)\s|\s|\)|_ = quiet|[A-Z]+ = \w+\(\)$|$", line) for line in source.split("\n")): return "Imports"
-    if "export" not in notes: return None
+    if "export" not in notes or "unfold" in notes: return None           # `#| unfold`: code that is the lesson itself
     return BUILT + ", ".join(f"`{name}`" for name in made_names(source))
 
 
