@@ -7,8 +7,9 @@ RUNS   := $(VENV)/.runs
 READY  := $(VENV)/.ready
 # processes that run tests side by side
 WORKERS ?= 2
+BOUND   ?= highest
 
-.PHONY: demo test test-all notebooks readme diagrams results docs student dist
+.PHONY: demo test test-all coverage bounds audit notebooks readme diagrams results docs student dist
 .DELETE_ON_ERROR:
 
 $(BIN)/python:
@@ -33,6 +34,22 @@ test: $(READY) ## export drift, lessons, unit and process tests
 test-all: $(READY) ## the same with the slow cells and tests
 	$(BIN)/python tools/test_notebooks.py --flags "slow"
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+coverage: $(READY) ## lines and branches that the tests reach; fails below the floor in pyproject.toml
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+bounds: ## an environment with the lowest (BOUND=lowest-direct) or newest (BOUND=highest) versions that pyproject.toml allows; then: make test VENV=.venv-$(BOUND)
+	$(PYTHON) -m venv .venv-$(BOUND)
+	.venv-$(BOUND)/bin/python -m pip install --quiet uv
+	.venv-$(BOUND)/bin/uv pip install --quiet --python .venv-$(BOUND)/bin/python --resolution $(BOUND) --editable ".[dev]"
+	touch .venv-$(BOUND)/.runs .venv-$(BOUND)/.ready
+
+audit: $(READY) ## known weaknesses of the pinned versions; asks the advisory service of PyPI
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --local --skip-editable
 
 notebooks: $(READY) ## run every lesson and store its outputs
 	$(BIN)/python tools/run_notebooks.py

@@ -189,6 +189,7 @@ def _read_hub(
         return _named_splits(name, cache.as_dataset())
 
 # %% ../nbs/engine/sources.ipynb #e0982a1d
+@cache
 def _corpus(split: str) -> Dataset:
     "A split of the bundled corpus; its label column knows the names of its classes"
     return Dataset.from_list(corpus_rows(split)).cast_column("label", ClassLabel(names=list(LABELS)))

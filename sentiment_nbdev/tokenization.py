@@ -9,6 +9,7 @@ __all__ = ['show_tokens', 'load_tokenizer', 'tokenize', 'seen_texts', 'tokenize_
            'length_table', 'plot_lengths']
 
 # %% ../nbs/03_tokenization.ipynb #82f1dab0
+from uuid import uuid4
 import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict
@@ -75,7 +76,10 @@ def tokenize_reviews(
 ) -> DatasetDict:         # The same rows in the same order: input_ids, attention_mask, labels
     "Every split as token ids"
     def rows(batch): return tokenize(batch["text"], tokenizer) | dict(labels=batch["label"])
-    return reviews.map(rows, batched=True, remove_columns=["text", "label"])
+    def ids(split):
+        mark = None if split.cache_files else uuid4().hex       # rows that live in memory are not looked for in the cache
+        return split.map(rows, batched=True, remove_columns=["text", "label"], new_fingerprint=mark)
+    return DatasetDict({name: ids(split) for name, split in reviews.items()})
 
 # %% ../nbs/03_tokenization.ipynb #d51d4983
 def full_lengths(

@@ -1,5 +1,5 @@
 """Shared by the tests: quiet libraries, a tiny saved model and adapter, the command as a function and as a process."""
-import os, shutil, subprocess, sys
+import gc, os, shutil, subprocess, sys
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:      # several processes on the same cores: threads of theirs would only get in each other's way
@@ -9,6 +9,11 @@ import pytest
 from sentiment_nbdev.settings import Settings, quiet_libraries
 
 quiet_libraries(terminal=False)
+
+
+def pytest_collection_finish():
+    "What was imported stays: the garbage collections at the begin of each training need not go through it again"
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
