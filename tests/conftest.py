@@ -1,5 +1,5 @@
 """Shared by the tests: quiet libraries, a tiny saved model and adapter, the command as a function and as a process."""
-import gc, os, shutil, subprocess, sys
+import gc, json, os, re, shutil, subprocess, sys
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:      # several processes on the same cores: threads of theirs would only get in each other's way
@@ -57,6 +57,28 @@ def process(tmp_path):
     def run(*arguments, cwd=tmp_path, **keywords):
         return subprocess.run([Path(sys.executable).with_name("sentiment"), *map(str, arguments)], cwd=cwd, text=True,
                               capture_output=True, **keywords)
+    return run
+
+
+IN_TURN = r"""
+import json, sys
+from sentiment_nbdev.cli import _prepare_process, main
+_prepare_process()
+for arguments in json.loads(sys.argv[1]):
+    code = main(arguments)
+    for stream in (sys.stdout, sys.stderr): print(f"\0{code}", file=stream, flush=True)
+"""
+
+
+@pytest.fixture
+def processes(tmp_path):
+    "Run several `sentiment ...` commands one after the other in one new process: the libraries are imported once. Gives [(exit code, stdout, stderr)]"
+    def run(*commands, **keywords):
+        lists = json.dumps([[str(word) for word in arguments] for arguments in commands])
+        done = subprocess.run([sys.executable, "-c", IN_TURN, lists], cwd=tmp_path, text=True, capture_output=True, **keywords)
+        assert done.returncode == 0 and done.stdout.count("\0") == len(commands), done.stdout + done.stderr
+        outs, errs = (re.split(r"\0(.*)\n", text) for text in (done.stdout, done.stderr))
+        return [(int(code), out, err) for out, code, err in zip(outs[::2], outs[1::2], errs[::2])]
     return run
 
 

@@ -271,17 +271,16 @@ def test_the_output_is_checked_before_the_work(command, tmp_path):
     assert (tmp_path/"in.csv").read_text(encoding="utf-8") == "text\na joy\n"
 
 
-def test_another_locale_and_another_backend(process, chance, tmp_path):
+def test_another_locale_and_another_backend(processes, chance, tmp_path):
     "Labels that the locale does not know, a terminal that cannot show them, a window system of somebody's notebook"
     (tmp_path/"ru.csv").write_text((tmp_path/"rand.csv").read_text(encoding="utf-8").replace("POS", "хорошо").replace("NEG", "плохо"), encoding="utf-8")
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii", "MPLBACKEND": "module://nowhere"}
     russian = [*chance, "--data", "ru.csv", "--set", "labels=плохо,хорошо"]
-    run = process("train", "probe", *russian, "--out", "модель", env=plain)
-    assert run.returncode == 0 and run.stderr == "Saved to ??????\n", run.stderr
-    run = process("predict", "модель", "кино", env=plain)
-    assert run.returncode == 0 and set(run.stdout.split("\t")[0]) == {"?"} and run.stdout.split("\t")[2] == "????\n", run.stderr
-    run = process("compare", *russian, "--methods", "bow", "--out", "out", env=plain)
-    assert run.returncode == 0 and "Traceback" not in run.stderr and list((tmp_path/"out").glob("*.png")), run.stderr
+    train, predict, compare = ["train", "probe", *russian, "--out", "модель"], ["predict", "модель", "кино"], ["compare", *russian, "--methods", "bow", "--out", "out"]
+    (code, out, err), (told, shown, words), (ended, _, complaints) = processes(train, predict, compare, env=plain)
+    assert code == 0 and err == "Saved to ??????\n"
+    assert told == 0 and set(shown.split("\t")[0]) == {"?"} and shown.split("\t")[2] == "????\n", words
+    assert ended == 0 and "Traceback" not in complaints and list((tmp_path/"out").glob("*.png")), complaints
 
 
 @pytest.mark.parametrize("left", [dict(RANK="1"), dict(WORLD_SIZE="", RANK=""), dict(LOCAL_RANK="1", WORLD_SIZE="1"), dict(OMPI_COMM_WORLD_SIZE="2", OMPI_COMM_WORLD_RANK="1", PMI_SIZE="2"),
@@ -396,13 +395,13 @@ def test_own_csv_three_classes_other_architectures(kind, command, tmp_path):
 
 
 def test_adapter_saved_loaded_elsewhere_and_merged(process, command, saved, tmp_path):
-    "train in one process, predict in another, merge in a third: the same labels and probabilities"
-    assert process("train", "lora", *SMALL, "--out", "adapter").returncode == 0
+    "train and merge in one process, predict in another: the same labels and probabilities"
+    assert command("train", "lora", *SMALL, "--out", "adapter")[0] == 0
     before = process("predict", "adapter", "a lovely, lovely film", "two dull hours")
-    assert process("merge", "adapter", "--out", "merged").returncode == 0
-    after = process("predict", "merged", "a lovely, lovely film", "two dull hours")
-    assert before.returncode == 0 and before.stdout.count("\n") == 2
-    assert before.stdout == after.stdout
+    assert command("merge", "adapter", "--out", "merged")[0] == 0
+    code, after, _ = command("predict", "merged", "a lovely, lovely film", "two dull hours")
+    assert before.returncode == code == 0 and before.stdout.count("\n") == 2
+    assert before.stdout == after
     assert (tmp_path/"adapter/adapter_model.safetensors").stat().st_size < 1e6
 
 
