@@ -162,7 +162,7 @@ def code_cell(cell, heading: str) -> dict | None:
     shown = dict(code_prompt_show=title, code_prompt_hide=title) if title else {}
     if pictured:
         said = picture_text(source, heading, notes.get("fig-alt"))
-        shown |= dict(image=dict(alt=said), figure=dict(caption=said))
+        shown |= dict(image=dict(alt=said), figure=dict(caption=notes.get("fig-cap", said)))
     return {key: cell[key] for key in CELL_KEYS if key in cell} | dict(source=source, metadata=dict(tags=tags, mystnb=shown), outputs=outputs)
 
 

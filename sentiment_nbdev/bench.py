@@ -346,7 +346,9 @@ def bench_table(
 ) -> str:
     "The summary as a markdown table"
     def show(line, name, pattern="{:,.0f}", scale=1): return pattern.format(line[name][0] * scale) if name in line else "-"
-    def spread(line, name): return "{:,.0f} ({:,.0f} to {:,.0f})".format(*line[name])
+    def spread(line, name):
+        middle, low, high = line[name]
+        return f"{middle:,.0f} (one run)" if line.get("n") == 1 else f"{middle:,.0f} ({low:,.0f} to {high:,.0f})"
     def times(line):
         known = any((s["method"], s["variant"]) == (line["method"], "plain") for s in summary)
         return f"{speedup(summary, line['method'], variant=line['variant']):.1f}" if known else "-"
@@ -487,7 +489,9 @@ def plot_parts(runs: list[dict], method: str, ax=None):
     for number, (name, color, hatch) in enumerate(kinds):
         values = [speeds[p][number] for p in order]
         bars = ax.barh(y + 0.38 * number, values, 0.36, color=color, hatch=hatch, ec="black", label=name)
-        ax.bar_label(bars, fmt="%.2f×", padding=3)
+        for bar, value in zip(bars, values):                         # right of the bar and of the line at 1
+            place = max(value, 1), bar.get_y() + 0.18
+            ax.annotate(f"{value:.2f}×", place, xytext=(4, 0), textcoords="offset points", va="center")
     ax.axvline(1, color="black", lw=1)
     ax.set_yticks(y + 0.19, [p.replace("_", " ") for p in order])
     ax.set_xlabel(f"times quicker ({method}; 1 is no gain)")

@@ -8,10 +8,10 @@ Docs: https://sentiment-nbdev.github.io/sentiment_nbdev/engine/reports.html.md""
 __all__ = ['ORIGINAL_RATE', 'QUESTIONS', 'beats_majority', 'RateTrial', 'rate_trials', 'Scores', 'effective_rows', 'score_runs',
            'ArmSummary', 'arm_summary', 'pair_runs', 'ArmDifference', 'compare_arms', 'Results', 'read_results',
            'other_data', 'on_other_data', 'markdown_table', 'rates_table', 'intervals_sentence', 'arms_table',
-           'question_table', 'cost_table', 'bins_sentence', 'calibration_table', 'plot_accuracy', 'plot_comparison',
-           'plot_rates', 'plot_sizes', 'plot_by_length', 'length_table', 'plot_reliability', 'plot_epochs',
-           'ratio_sentence', 'rate_sentences', 'power_sentence', 'how_measured', 'draw_results', 'results_summary',
-           'write_report', 'slug', 'index_numbers', 'report_all', 'add_record']
+           'question_table', 'cost_table', 'bins_sentence', 'calibration_table', 'plot_accuracy', 'plot_differences',
+           'plot_comparison', 'plot_rates', 'plot_sizes', 'plot_by_length', 'length_table', 'plot_reliability',
+           'plot_epochs', 'ratio_sentence', 'rate_sentences', 'power_sentence', 'how_measured', 'draw_results',
+           'results_summary', 'write_report', 'slug', 'index_numbers', 'report_all', 'add_record']
 
 # %% ../nbs/engine/reports.ipynb #4b1690de
 import json, re
@@ -466,6 +466,27 @@ def plot_accuracy(
         ax.annotate(f"{middle:.1f}", (middle, y), xytext=(0, 7), textcoords="offset points", ha="center")
     ax.set(yticks=range(len(tested)), yticklabels=[s.name for s, _ in tested], ylim=(-0.6, len(tested) - 0.4),
            xlabel=f"test accuracy, %\n(n = {tested[0][1].n:,}, 95 % interval)")
+    return ax
+
+# %% ../nbs/engine/reports.ipynb #e5259395
+@in_our_look
+def plot_differences(
+    differences: list[ArmDifference], # Against one reference
+    ax=None,                          # Matplotlib axes to draw on
+):                                    # The axes
+    "Each arm's difference from its reference: 95 % interval over rows and seeds, a thin tick per seed, and the margin as a band"
+    ax = new_axes(ax, 1.1 + 0.45 * len(differences))
+    margin = 100 * differences[0].result.margin
+    ax.axvspan(-margin, margin, color="#888888", alpha=0.25, lw=0)
+    ax.axvline(0, color="black", lw=1)
+    for y, difference in enumerate(differences):
+        result = difference.result
+        middle, low, high = (100 * end for end in (result.difference, result.low, result.high))
+        ax.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt="o", color="#4477aa", ecolor="black")
+        ax.plot([100 * seed for seed in result.per_seed], [y - 0.25] * result.seeds, "|", color="black", ms=7)
+        ax.annotate(f"{middle:+.1f}", (middle, y), xytext=(0, 7), textcoords="offset points", ha="center")
+    ax.set(yticks=range(len(differences)), yticklabels=[difference.name for difference in differences],
+           ylim=(-0.6, len(differences) - 0.3), xlabel=f"difference from {differences[0].reference}, points (band: ±{margin:g})")
     return ax
 
 # %% ../nbs/engine/reports.ipynb #f54e3a6b
