@@ -29,15 +29,15 @@ demo: $(RUNS) ## compare four methods on the bundled corpus
 
 test: $(READY) ## export drift, lessons, unit and process tests
 	$(BIN)/python tools/test_notebooks.py
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY) ## the same with the slow cells and tests
 	$(BIN)/python tools/test_notebooks.py --flags "slow"
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 coverage: $(READY) ## lines and branches that the tests reach; fails below the floor in pyproject.toml
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m coverage run -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

@@ -130,6 +130,16 @@ def write_skipped(
     with write_atomically(path) as temporary: write_table(rows, [*rows[0]], temporary, ".csv")
     say(f"Wrote {len(rows)} skipped rows to {path}")
 
+# %% ../nbs/engine/cli.ipynb #bfa829dc
+def _check_failed(out: Path, again: str, only: str | None = None):
+    "Raise an `InputError` when runs of a study failed, or the one with the id `only`"
+    from sentiment_nbdev.records import read_record
+    records = [read_record(path) for path in sorted((out/"records").glob(f"*{only or ''}.json"))]
+    failed = [record for record in records if record.status == "failed"]
+    if failed:
+        raise InputError(f"{len(failed)} runs failed ({failed[0].error}): the report holds the others; with more memory, "
+                         f"{again}; else lower batch_size or max_length and name another --out")
+
 # %% ../nbs/engine/cli.ipynb #5cbe85b0
 @app.command(epilog="Example: sentiment compare --methods lora,full --n-train 200 --seeds 0,1,2")
 def compare(
@@ -145,16 +155,12 @@ def compare(
     chosen, names = found.settings, [part.strip() for part in methods.split(",") if part.strip()]
     seeds = (chosen.seed, *(parse_value("seed", str(seed)) for seed in others))
     from sentiment_nbdev.comparison import compare as run
-    from sentiment_nbdev.reports import read_results
     out = out or Path("runs")/f"compare-{chosen.profile}"
     report = run(chosen, out, tuple(names), seeds, say)
     print(report)
     say(f"Wrote report.md, table.csv, summary.json, records and models to {out}; the picture: {out}/comparison.png")
     write_skipped(found.skipped, out)
-    failed = [record for record in read_results(out).records if record.status == "failed"]
-    if failed:
-        raise InputError(f"{len(failed)} runs failed ({failed[0].error}): the report holds the others; with more memory, "
-                         "run the same command again; else lower batch_size or max_length and name another --out")
+    _check_failed(out, "run the same command again")
 
 # %% ../nbs/engine/cli.ipynb #5c89aefd
 @app.command(epilog="Example: sentiment train lora --n-train 200 --out runs/my-lora")
@@ -323,6 +329,7 @@ def _work_on(plan, out: Path, arguments: list[str], retry: bool, list_: bool, on
     if list_: return print(*open_commands(plan, out, arguments), sep="\n")
     run_study(plan, out, say, only=only, run_all=run_all)
     print(write_report(out))
+    _check_failed(out, "run the same command with --retry", only)
 
 # %% ../nbs/engine/cli.ipynb #41c7571c
 def _portable(chosen: Settings, threads: int | None, out: Path) -> Settings:

@@ -11,6 +11,15 @@ from sentiment_nbdev.settings import Settings, quiet_libraries
 quiet_libraries(terminal=False)
 
 
+LONGEST = [f"test_{name}.py" for name in ("site", "encoders", "cli", "speed", "jobs", "study", "data", "evidence", "bad_input", "hub", "confidence", "faults",
+                                          "results", "export", "tokenization", "training", "devices", "wheel", "house")]
+
+
+def pytest_collection_modifyitems(items):
+    "The longest files first, so that no worker is left alone with one of them at the end (with --no-loadscope-reorder)"
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 def pytest_collection_finish():
     "What was imported stays: the garbage collections at the begin of each training need not go through it again"
     gc.freeze()

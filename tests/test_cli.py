@@ -357,6 +357,20 @@ def test_a_failed_run_is_said_and_tried_again(command, tmp_path, monkeypatch):
     assert code == 0 and "no test" not in out and len(list((tmp_path/"out/records").iterdir())) == 2, err
 
 
+def test_a_failed_run_of_a_study_ends_with_an_error(command, tmp_path, monkeypatch):
+    from sentiment_nbdev import study
+    train = study._train
+    def fail(*_): raise RuntimeError("out of memory")
+    monkeypatch.setattr(study, "_train", fail)
+    own = ["study", "mine", "--vary", "lora_r=1", "--methods", "lora", *SMALL, "--out", "out"]
+    code, out, err = command(*own)
+    assert code == 2 and "1 runs failed (out of memory)" in err.splitlines()[-1] and "--retry" in err.splitlines()[-1], err
+    assert command(*own)[0] == 2                                        # said again, not done again
+    monkeypatch.setattr(study, "_train", train)
+    code, out, err = command(*own, "--retry")
+    assert code == 0 and "Opened 1 failed runs again" in err, err
+
+
 def test_a_rate_is_chosen_with_the_first_seed(command, tmp_path):
     code, out, err = command("compare", *SMALL, "--methods", "lora", "--seeds", "0,1", "--set", "lr_trials=3", "--out", "out")
     assert code == 0 and "(chosen)" in out, err
