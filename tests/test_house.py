@@ -87,6 +87,17 @@ def test_lessons_have_their_parts(notebook):
     assert sum("assert" in source or "test_" in source or "expect_fail" in source for source in cells(notebook)) >= 5
 
 
+@pytest.mark.parametrize("notebook", [path for path in NOTEBOOKS if path.stem[:2].isdecimal() and 2 <= int(path.stem[:2]) <= 11], ids=lambda path: path.stem)
+def test_each_question_has_one_right_answer(notebook):
+    "A question in bold, then its answers, each a fold that begins with Yes or No"
+    [quiz] = [source.split("## Check yourself")[1].split("## Exercises")[0] for source in cells(notebook, "markdown") if "## Check yourself" in source]
+    questions = re.split(r"^\*\*.*\?.*\*\*$", quiz, flags=re.M)[1:]
+    assert len(questions) >= 2
+    for question in questions:
+        answers = re.findall(r"<details><summary>.+</summary>\n\n(Yes|No)[,.] .+\n\n</details>", question)
+        assert sorted(answers) == ["No"] * (len(answers) - 1) + ["Yes"] and len(answers) >= 3 and question.count("<details>") == len(answers)
+
+
 @pytest.mark.parametrize("notebook", COURSE, ids=lambda path: path.stem)
 def test_a_lesson_is_a_lesson(notebook):
     "Its pay-off comes before the twelfth cell, prose is at least 0.7 of the code in words, and at most twelve names are public"

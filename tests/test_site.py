@@ -345,6 +345,16 @@ def test_every_page_says_its_version_and_where_to_edit_it(site):
 
 
 @needs_browser
+def test_an_answer_opens_and_says_why(page, address):
+    page.goto(f"{address}lora.html")
+    answer = page.locator("#check-yourself details").first
+    assert not answer.locator("p").is_visible()
+    answer.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert answer.locator("p").inner_text().startswith("Yes.") and not page.problems
+
+
+@needs_browser
 def test_copy_button(page, address):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(address + "index.html")
