@@ -216,6 +216,7 @@ def _check_packing(base, padded):
     "Raise an `InputError` unless a packed model gives the vectors `padded`, which it gave before"
     room = (1e-4 if padded.dtype == torch.float32 else 0.05) * padded.abs().max()
     try: equal = (_two_rows(base) - padded).abs().max() <= room
+    except InputError: raise
     except (TypeError, ValueError, AttributeError, RuntimeError): equal = False
     if not equal:
         raise InputError(f"padding_free does not fit {base.config.model_type} in transformers {transformers.__version__}: "
